@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The process that keeps one host: boots it, boots it again when it asks for a reboot, ends when it powers off.
+
+keep() runs outside; boot() in a mount namespace and cgroup of its own, and becomes nspawn. If the keeper dies, the host dies.
+"""
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+
+from . import network
+from .model import Host
+from .recipe import HERE
+from .run import run
+
+REBOOT = 133  # nspawn's exit code when the host's PID 1 asked for a reboot
+PR_SET_PDEATHSIG = 1
+CGROUP = "/sys/fs/cgroup"
+
+NSPAWN_ENVIRONMENT = {
+    "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
+    # As on a real host: /tmp on the root file system, and no system call filter of a container.
+    "SYSTEMD_NSPAWN_TMPFS_TMP": "0", "SYSTEMD_SECCOMP": "0",
+}
+
+
+def keep(host: Host) -> int:
+    while True:
+        network.attach(host)
+        ended = subprocess.run(["unshare", "-m", "--propagation", "private", sys.executable, str(HERE / "lab"), "--lab", host.lab.name,
+                                "_boot", host.name], check=False)
+        network.detach(host)
+        if ended.returncode != REBOOT:
+            return ended.returncode
+
+
+def boot(host: Host) -> None:
+    """Replace this process by nspawn. Never returns."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, 9)
+    run(["umount", "-R", "-l", CGROUP], check=False)
+    run(["mount", "-t", "cgroup2", "none", CGROUP])
+    group = f"{CGROUP}/{host.netns}"
+    os.makedirs(group, exist_ok=True)
+    with open(f"{group}/cgroup.procs", "w", encoding="ascii") as procs:
+        procs.write(str(os.getpid()))
+    if host.fs != "btrfs":
+        # Mounted here only: another namespace's copy of the mount would keep a file system alive after a power cut.
+        run(["mount", "-o", "loop,noinit_itable" if host.fs == "ext4" else "loop", str(host.disk), str(host.root)])
+    argv = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "-b", "-D", str(host.root), f"--machine={host.name}",
+            f"--network-namespace-path=/run/netns/{host.netns}", "--capability=CAP_NET_ADMIN,CAP_SYS_RESOURCE", "--bind=/dev/fuse",
+            "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe"]
+    os.execvpe("systemd-nspawn", argv, {**os.environ, **NSPAWN_ENVIRONMENT})

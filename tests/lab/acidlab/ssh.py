@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How to reach a host: ssh with the lab's key and control sockets of its own; or straight into its namespaces, leaving no trace of a login."""
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+from .errors import LabError
+from .model import KEY, Host, Lab
+from .run import run, start_time, until
+
+
+def options(lab: Lab) -> list[str]:
+    return ["-F", "/dev/null", "-i", str(KEY), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10", "-o", "ControlMaster=auto", "-o", "ControlPersist=60s",
+            "-o", f"ControlPath={lab.run}/cm/%r@%h"]
+
+
+def argv(host: Host, command: list[str], *, user: str = "root") -> list[str]:
+    return ["ssh", *options(host.lab), f"{user}@{host.ip}", *command]
+
+
+def forget_connections(host: Host) -> None:
+    """End the control masters to a host that is about to die: they would hang instead of reconnecting."""
+    for path in (host.lab.run / "cm").glob(f"*@{host.ip}"):
+        run(["ssh", "-F", "/dev/null", "-o", f"ControlPath={path}", "-O", "exit", "x"], check=False)
+        path.unlink(missing_ok=True)
+
+
+def answers(host: Host) -> bool:
+    try:
+        with socket.create_connection((host.ip, 22), timeout=1) as connection:
+            connection.settimeout(1)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def init_pid(host: Host) -> int | None:
+    """The host's PID 1 as seen from outside."""
+    try:
+        members = [int(line) for path in host.cgroup.rglob("cgroup.procs") for line in path.read_text(encoding="ascii").split()]
+    except OSError:
+        return None
+    for pid in members:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        for line in status.splitlines():
+            if line.startswith("NSpid:") and line.split()[1:] == [str(pid), "1"]:
+                return pid
+    return None
+
+
+def wait_ssh(host: Host, *, seconds: float = 30) -> None:
+    def probe() -> bool:
+        if start_time(host.keeper) != host.keeper_started:
+            raise LabError(f"host {host.name} ended while booting; last words in {host.log}")
+        return answers(host)
+
+    until(probe, seconds=seconds, what=f"ssh of host {host.name}")
+
+
+def wait_booted(host: Host) -> None:
+    """Until PID 1 has no job left; a failed unit is no reason to fail here."""
+    inside(host, ["systemctl", "is-system-running", "--wait"])
+
+
+def inside(host: Host, command: list[str], *, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in the host's namespaces as root with a clean environment; no login, no session, no log line."""
+    pid = init_pid(host)
+    if pid is None:
+        raise LabError(f"host {host.name} is not running: `lab start {host.name}`")
+    # cgroup first: entered processes would otherwise count for the caller's own cgroup namespace.
+    return run(["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "env", "-i", "LC_ALL=C.UTF-8",
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", *command], stdin=stdin, check=False)
+
+
+def interactive(host: Host, command: list[str], *, user: str) -> int:
+    """Replace this process by ssh, so that stdin, terminal and signals are its own."""
+    os.execvp("ssh", argv(host, command, user=user))
