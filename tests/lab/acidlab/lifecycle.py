@@ -5,12 +5,12 @@ from __future__ import annotations
 import http.server
 import shutil
 import sys
-from functools import partial
+from typing import Any
 
 from . import hosts, image, machine, network, pool, registry, ssh
 from .model import KEY, RUN, Host, Lab
 from .recipe import HERE
-from .run import kill_process, run, spawn, start_time
+from .run import kill_process, run, spawn, start_time, until
 
 PORT = 8080
 
@@ -19,7 +19,7 @@ def up(name: str, *, count: int, fs: str, prefix: str, image_name: str) -> list[
     """Add running hosts to the lab (made if it is not there); returns when all answer and have finished booting."""
     machine.raise_limits()
     pool.open_pool()
-    image.ready(image_name)
+    image.build(image_name)
     hosts.mount_cgroup()
     lab = registry.claim_lab(name)
     (lab.run / "cm").mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,6 @@ def reboot(host: Host) -> None:
     started = start_time(before) if before else None
     ssh.inside(host, ["systemctl", "reboot"])
     ssh.forget_connections(host)
-    from .run import until
     until(lambda: before is None or start_time(before) != started, seconds=100, what=f"shutdown of {host.name}")
     wait([host])
 
@@ -102,7 +101,10 @@ def _stop_server(lab: Lab) -> None:
 
 def serve(lab: Lab) -> None:
     """The image's repositories over http, for apt over http and for get_url."""
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(image.ready("base") / "srv/repo"))
+    def handler(*arguments: Any) -> http.server.SimpleHTTPRequestHandler:
+        # Looked up at each request: a rebuilt image has another path.
+        return http.server.SimpleHTTPRequestHandler(*arguments, directory=str(image.ready("base") / "srv/repo"))
+
     http.server.ThreadingHTTPServer((lab.gateway, PORT), handler).serve_forever()
 
 

@@ -29,7 +29,27 @@ chmod 0700 /var/lib/machines /var/lib/portables
 rm -f /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/apt.conf.d/99mmdebstrap
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt/* /var/log/dpkg.log /var/log/alternatives.log /var/log/bootstrap.log
 echo 'deb [trusted=yes] file:/srv/repo/apt ./' > /etc/apt/sources.list.d/lab.list
-[ ! -e /srv/repo/apt/Packages ] || apt-get update -qq
+apt-get update -qq
+
+# A repository for git, with two commits, a branch and a tag; and a pacman database with an explicit package, a dependency and a group.
+export GIT_AUTHOR_DATE='1700000000 +0000' GIT_COMMITTER_DATE='1700000000 +0000'
+git init -q -b main /tmp/git
+cd /tmp/git
+git config user.name lab
+git config user.email lab@example.org
+for number in 1 2; do
+    echo "version $number" > file
+    mkdir -p "d$number"
+    echo "$number" > "d$number/inner"
+    git add .
+    git commit -q -m "commit $number"
+    git tag "v$number"
+done
+cd /
+git clone -q --bare /tmp/git /srv/repo/git/demo.git
+git -C /srv/repo/git/demo.git update-server-info
+pacman -Sy --noconfirm --noprogressbar pac-base > /dev/null
+rm -f /var/log/pacman.log /var/cache/pacman/pkg/*
 
 rm -f /etc/resolv.conf
 : > /etc/resolv.conf
