@@ -34,10 +34,8 @@ def main(series: str, checkout: Path, target: Path) -> None:
         return
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps", "--dest", scratch, f"ansible=={version}"],
-            check=True,
-        )
+        download = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps", "--dest", scratch]
+        subprocess.run([*download, f"ansible=={version}"], check=True)
         (wheel,) = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(target, [name for name in archive.namelist() if name.startswith(USED)])
