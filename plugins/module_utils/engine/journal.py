@@ -101,7 +101,9 @@ class Journal:
 
     # Transactions
 
-    def begin(self, *, name: str, owner: str, options: dict[str, Any], boot_id: str, engine: str, deadline: float | None = None) -> Transaction:
+    def begin(
+        self, *, name: str, owner: str, options: dict[str, Any], boot_id: str, engine: str, deadline: float | None = None
+    ) -> Transaction:
         """A new ACTIVE transaction with the highest token yet.
 
         Raises Busy while another one is open, Blocked while one is in UNDO_FAILED.
@@ -135,14 +137,16 @@ class Journal:
         holder = self._open()
         if holder is not None and holder.id != but:
             raise Busy(
-                f"Transaction {holder.id} ({holder.name!r}) of {holder.owner} is open on this host since {_when(holder.created_ns)}, state {holder.state}.",
+                f"Transaction {holder.id} ({holder.name!r}) of {holder.owner} is open on this host since {_when(holder.created_ns)},"
+                f" state {holder.state}.",
                 hint=f"Wait for it to end, or undo it with `acidctl rollback {holder.id}`.",
             )
         row = self._db.execute("SELECT id, name, owner, reason FROM tx WHERE state = ? ORDER BY token", (states.UNDO_FAILED,)).fetchone()
         if row is not None and row[0] != but:
             raise Blocked(
                 f"The undo of transaction {row[0]} ({row[1]!r}) of {row[2]} has failed{': ' + row[3] if row[3] else ''}.",
-                hint=f"See `acidctl show {row[0]}`; then `acidctl rollback {row[0]}` again, or `acidctl resolve {row[0]}` to keep the host as it is.",
+                hint=f"See `acidctl show {row[0]}`; then `acidctl rollback {row[0]}` again,"
+                f" or `acidctl resolve {row[0]}` to keep the host as it is.",
             )
 
     def get(self, tx: str) -> Transaction:
@@ -205,7 +209,7 @@ class Journal:
         self._update(tx, "boot_id = ?", boot_id)
 
     def drop_images(self, tx: str) -> None:
-        """Retention has ended: notes that a rollback is not possible any more, and forgets the probes' images. Call before deleting files."""
+        """Retention has ended: no rollback is possible any more, and the probes' images are forgotten. Call before deleting files."""
         with self._write() as db:
             state = self.get(tx).state
             if state in states.OPEN or state == states.UNDO_FAILED:
@@ -243,7 +247,10 @@ class Journal:
             if known is not None:
                 step = _step(known)
                 if step.state != states.STARTED:
-                    raise WrongState(f"Step {step.n} ({step.task!r}) of transaction {tx} is {step.state} already.", hint="Each task needs a step id of its own.")
+                    raise WrongState(
+                        f"Step {step.n} ({step.task!r}) of transaction {tx} is {step.state} already.",
+                        hint="Each task needs a step id of its own.",
+                    )
                 return step
             (n,) = db.execute("SELECT COALESCE(MAX(n), 0) + 1 FROM step WHERE tx = ?", (tx,)).fetchone()
             step = Step(n, id, self.next_epoch(tx), task, module, position, no_log, states.STARTED, self._clock(), None, pid)
@@ -264,7 +271,9 @@ class Journal:
                 raise Usage(f"Transaction {tx} has no step {n}.", hint=f"`acidctl show {tx}` lists its steps.")
             if states.check_step(row[0], new):
                 sealed = self._clock() if new == states.SEALED else None
-                db.execute("UPDATE step SET state = ?, pid = NULL, sealed_ns = COALESCE(?, sealed_ns) WHERE tx = ? AND n = ?", (new, sealed, tx, n))
+                db.execute(
+                    "UPDATE step SET state = ?, pid = NULL, sealed_ns = COALESCE(?, sealed_ns) WHERE tx = ? AND n = ?", (new, sealed, tx, n)
+                )
 
     def set_step_pid(self, tx: str, n: int, pid: int) -> None:
         with self._write() as db:
@@ -322,7 +331,9 @@ class Journal:
     def probe(self, tx: str, name: str, *, epoch: int = 0) -> dict[str, Any] | None:
         """The earliest image with an epoch >= `epoch`, or None."""
         with self._read() as db:
-            row = db.execute("SELECT image FROM probe WHERE tx = ? AND name = ? AND epoch >= ? ORDER BY epoch LIMIT 1", (tx, name, epoch)).fetchone()
+            row = db.execute(
+                "SELECT image FROM probe WHERE tx = ? AND name = ? AND epoch >= ? ORDER BY epoch LIMIT 1", (tx, name, epoch)
+            ).fetchone()
         if row is None:
             return None
         image: dict[str, Any] = json.loads(row[0])
@@ -340,7 +351,9 @@ class Journal:
 
     def file_systems(self, tx: str) -> list[FileSystem]:
         with self._read() as db:
-            return [FileSystem(*row) for row in db.execute("SELECT mount_point, fstype, store FROM fs WHERE tx = ? ORDER BY mount_point", (tx,))]
+            return [
+                FileSystem(*row) for row in db.execute("SELECT mount_point, fstype, store FROM fs WHERE tx = ? ORDER BY mount_point", (tx,))
+            ]
 
     def verify(self) -> None:
         """Raises JournalDamaged when SQLite's own check finds anything (invariant I7)."""
@@ -365,7 +378,8 @@ class Journal:
     def _write(self) -> Iterator[sqlite3.Connection]:
         """One SQL transaction; a method that calls another one joins its transaction."""
         with self._lock, _explained(self.path):
-            if self._db.in_transaction:
+            joined = self._db.in_transaction
+            if joined:
                 yield self._db
                 return
             self._db.execute("BEGIN IMMEDIATE")
@@ -404,7 +418,8 @@ def _explained(path: str) -> Iterator[None]:
 
 
 def _damaged(path: str, text: str) -> JournalDamaged:
-    return JournalDamaged(f"The journal {path} fails its checks: {text}.", hint="Nothing was touched. Keep a copy of its directory, and see `acidctl verify`.")
+    hint = "Nothing was touched. Keep a copy of its directory, and see `acidctl verify`."
+    return JournalDamaged(f"The journal {path} fails its checks: {text}.", hint=hint)
 
 
 def _unwritable(path: str, text: str) -> JournalUnwritable:

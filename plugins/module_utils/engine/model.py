@@ -148,7 +148,7 @@ class Summary:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Summary:
         known = dict(data)
-        steps = tuple(StepSummary(**{k: s[k] for k in ("n", "id", "task", "module", "position", "state", "paths")}) for s in known.pop("steps", ()))
+        steps = tuple(StepSummary(**step) for step in known.pop("steps", ()))
         lists = {key: tuple(known.pop(key, ())) for key in ("units", "irreversible", "survivors", "differs")}
         return cls(
             tx=known.pop("tx"),

@@ -177,4 +177,5 @@ def _reload() -> None:
         return
     done = run(["systemctl", "daemon-reload"], timeout=90)
     if not done.ok:
-        raise AcidError(f"systemd did not take over the engine's units: {done.complaint}.", hint="See `systemctl status` and `journalctl -b -u init.scope`.")
+        hint = "See `systemctl status` and `journalctl -b -u init.scope`."
+        raise AcidError(f"systemd did not take over the engine's units: {done.complaint}.", hint=hint)

@@ -37,6 +37,9 @@ class Circumstances:
         return not self.windows or any(start <= ns <= end + slack_ns for start, end in self.windows)
 
 
+UNKNOWN = Circumstances()
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Sentences for people. `failures`: not as before. `notes`: left alone on purpose, with the reason. `units`: systemd units acted on."""
@@ -68,8 +71,8 @@ class Probe(ABC):
         """What there is now. JSON-able, cheap (all probes together a few hundred ms), without side effects."""
 
     @abstractmethod
-    def compare(self, before: Image, now: Image) -> list[str]:
-        """One sentence for each thing that is not as before. Empty: as before."""
+    def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
+        """One sentence for each thing that is not as before by the transaction's doing. Empty: as before."""
 
     def before_files(self, before: Image, circumstances: Circumstances) -> Outcome:
         """The part that needs what the transaction's files are still good for: stop their services, unmount."""

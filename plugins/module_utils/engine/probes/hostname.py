@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from .base import NOTHING, Circumstances, Image, Outcome, Probe
+from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
 
 _FILES = {"hostname": "/proc/sys/kernel/hostname", "domainname": "/proc/sys/kernel/domainname"}
 
@@ -15,7 +15,9 @@ class Hostname(Probe):
     def capture(self) -> Image:
         return {key: _read(path) for key, path in _FILES.items()}
 
-    def compare(self, before: Image, now: Image) -> list[str]:
+    def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
+        if circumstances.rebooted:
+            return []
         return [f"The kernel's {key} is {now[key]!r}, and was {before[key]!r}." for key in _FILES if now[key] != before[key]]
 
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:

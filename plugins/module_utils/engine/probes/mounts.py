@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Mounts in PID 1's mount namespace: what was mounted since is unmounted, what was unmounted since is mounted again.
+
+Both happen before the files go back, since files may lie on what was unmounted and beneath what was mounted; a mount whose mount point
+is still missing then is mounted after them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..commands import Output, run
+from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
+from .mountinfo import Changes, Mount, changes, parse, remount_options
+
+_TIMEOUT = 60.0
+# Their content is nowhere but in memory.
+_VOLATILE = frozenset({"tmpfs", "ramfs"})
+
+
+class Mounts(Probe):
+    name = "mounts"
+
+    def capture(self) -> Image:
+        with open("/proc/1/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            mounts = parse(file.read())
+        filled = [mount.point for mount in mounts if mount.fstype in _VOLATILE and not mount.automatic and _has_entries(mount.point)]
+        return {"mounts": [mount.to_json() for mount in mounts], "filled": filled}
+
+    def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
+        if circumstances.at_boot:
+            return []
+        found = changes(_mounts(before), _mounts(now))
+        return [
+            *(f"{_name(mount)} is mounted, and was not." for mount in found.born),
+            *(f"{_name(mount)} is not mounted, and was." for mount in found.gone),
+            *(f"{_name(old)} has options {new.options}, and had {old.options}." for old, new in found.altered),
+        ]
+
+    def before_files(self, before: Image, circumstances: Circumstances) -> Outcome:
+        if circumstances.rebooted and circumstances.left is None:
+            return NOTHING
+        found, outcome = self._ours(before, circumstances)
+        for mount in found.born:
+            outcome += _unmount(mount)
+        for mount in found.gone:
+            if os.path.lexists(mount.point):
+                outcome += _mount(mount, before)
+        for old, new in found.altered:
+            outcome += _alter(old, new)
+        return outcome
+
+    def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
+        if circumstances.rebooted and circumstances.left is None:
+            return NOTHING
+        found, outcome = self._ours(before, circumstances)
+        for mount in found.gone:
+            outcome += _mount(mount, before)
+        return outcome
+
+    def _ours(self, before: Image, circumstances: Circumstances) -> tuple[Changes, Outcome]:
+        """After a commit, only what the transaction had left that way."""
+        found = changes(_mounts(before), _mounts(self.capture()))
+        if circumstances.left is None:
+            return found, NOTHING
+        meant = changes(_mounts(before), _mounts(circumstances.left))
+        born, gone = {mount.same for mount in meant.born}, {mount.same for mount in meant.gone}
+        altered = {old.same for old, _ in meant.altered}
+        return Changes(
+            tuple(mount for mount in found.born if mount.same in born),
+            tuple(mount for mount in found.gone if mount.same in gone),
+            tuple(pair for pair in found.altered if pair[0].same in altered),
+        ), NOTHING
+
+
+def _mounts(image: Image) -> list[Mount]:
+    return [Mount(*data) for data in image["mounts"]]
+
+
+def _has_entries(point: str) -> bool:
+    try:
+        with os.scandir(point) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
+
+
+def _name(mount: Mount) -> str:
+    return f"{mount.fstype} {mount.source!r} on {mount.point!r}"
+
+
+def _in_first_namespace(argv: list[str]) -> Output:
+    """PID 1's mounts are meant, wherever the agent was started from."""
+    if os.readlink("/proc/self/ns/mnt") != os.readlink("/proc/1/ns/mnt"):
+        argv = ["nsenter", "--target", "1", "--mount", "--", *argv]
+    return run(argv, timeout=_TIMEOUT)
+
+
+def _unmount(mount: Mount) -> Outcome:
+    done = _in_first_namespace(["umount", "--", mount.point])
+    if done.ok:
+        return Outcome(actions=(f"unmounted {_name(mount)}",))
+    lazy = _in_first_namespace(["umount", "--lazy", "--", mount.point])
+    if lazy.ok:
+        note = f"{_name(mount)} is in use and goes when its last user ends ({done.complaint})."
+        return Outcome(actions=(f"unmounted {_name(mount)}",), notes=(note,))
+    return Outcome(failures=(f"{_name(mount)} was mounted by the transaction and cannot be unmounted: {lazy.complaint}.",))
+
+
+def _mount(mount: Mount, before: Image) -> Outcome:
+    if not os.path.lexists(mount.point):
+        return Outcome(failures=(f"{_name(mount)} cannot be mounted again: its mount point is missing.",))
+    done = _bind(mount) if mount.root != "/" or mount.fstype in ("nsfs",) else _whole(mount)
+    if done is None:
+        why = f"{mount.root!r} of {mount.device} is not reachable by any other mount"
+        return Outcome(failures=(f"{_name(mount)} cannot be mounted again: {why}.",))
+    if not done.ok:
+        return Outcome(failures=(f"{_name(mount)} cannot be mounted again: {done.complaint}.",))
+    outcome = Outcome(actions=(f"mounted {_name(mount)} again",)) + _propagate(mount)
+    if mount.fstype in _VOLATILE and mount.point in before["filled"] and not _has_entries(mount.point):
+        outcome += Outcome(failures=(f"{_name(mount)} was unmounted: what was in it is lost, since it lay in memory only.",))
+    return outcome
+
+
+def _whole(mount: Mount) -> Output | None:
+    others = [other for other in _here() if other.device == mount.device and other.root == "/" and other.point != mount.point]
+    if others and mount.fstype in _VOLATILE:
+        # A second mount of a file system in memory: mounting it by type would make a new, empty one.
+        return _bind(mount)
+    options = ",".join(dict.fromkeys([*mount.options.split(","), *_settable(mount.super_options)]))
+    return _in_first_namespace(["mount", "-t", mount.fstype, "-o", options, "--", mount.source, mount.point])
+
+
+def _settable(super_options: str) -> list[str]:
+    """What the kernel reports but does not take: security labels of a mount without a policy, btrfs' subvolid beside subvol."""
+    return [option for option in super_options.split(",") if option and not option.startswith(("seclabel", "subvolid="))]
+
+
+def _bind(mount: Mount) -> Output | None:
+    for other in _here():
+        if other.device == mount.device and (other.root == "/" or mount.root == other.root or mount.root.startswith(other.root + "/")):
+            inside = os.path.relpath(mount.root, other.root)
+            source = other.point if inside == "." else os.path.join(other.point, inside)
+            done = _in_first_namespace(["mount", "--bind", "--", source, mount.point])
+            if done.ok:
+                return _in_first_namespace(["mount", "-o", f"remount,bind,{remount_options(mount)}", "--", mount.point])
+    return None
+
+
+def _here() -> list[Mount]:
+    with open("/proc/1/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return parse(file.read())
+
+
+def _propagate(mount: Mount) -> Outcome:
+    peer = mount.peer.partition(",")[0]
+    done = _in_first_namespace(["mount", f"--make-{peer}", "--", mount.point])
+    return NOTHING if done.ok else Outcome(failures=(f"{_name(mount)} could not be made {peer}: {done.complaint}.",))
+
+
+def _alter(old: Mount, new: Mount) -> Outcome:
+    outcome = NOTHING
+    done = None
+    if frozenset(old.super_options.split(",")) != frozenset(new.super_options.split(",")):
+        options = ",".join(dict.fromkeys([*old.options.split(","), *_settable(old.super_options)]))
+        done = _in_first_namespace(["mount", "-o", f"remount,{options}", "--", old.point])
+    if old.flags != new.flags and (done is None or done.ok):
+        done = _in_first_namespace(["mount", "-o", f"remount,bind,{remount_options(old)}", "--", old.point])
+    if done is not None and not done.ok:
+        return Outcome(failures=(f"{_name(old)} keeps options {new.options}; setting {old.options} failed: {done.complaint}.",))
+    if old.peer != new.peer:
+        outcome += _propagate(old)
+    return outcome + Outcome(actions=(f"{_name(old)} has options {old.options} again",))
