@@ -4,42 +4,56 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import socket
+
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
 
-_FILES = {"hostname": "/proc/sys/kernel/hostname", "domainname": "/proc/sys/kernel/domainname"}
+# The system calls, since /proc/sys is read-only in many containers.
+_FIELDS = ("hostname", "domainname")
 
 
 class Hostname(Probe):
     name = "hostname"
 
     def capture(self) -> Image:
-        return {key: _read(path) for key, path in _FILES.items()}
+        return {field: _read(field) for field in _FIELDS}
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         if circumstances.rebooted:
             return []
-        return [f"The kernel's {key} is {now[key]!r}, and was {before[key]!r}." for key in _FILES if now[key] != before[key]]
+        return [f"The kernel's {field} is {now[field]!r}, and was {before[field]!r}." for field in _FIELDS if now[field] != before[field]]
 
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
         if circumstances.rebooted:
             return NOTHING
-        outcome, now = NOTHING, self.capture()
-        for key, path in _FILES.items():
-            if now[key] == before[key]:
+        outcome, now, left = NOTHING, self.capture(), circumstances.left
+        for field in _FIELDS:
+            if now[field] == before[field]:
                 continue
-            if circumstances.left is not None and circumstances.left[key] == before[key]:
-                outcome += Outcome(notes=(f"The {key} {now[key]!r} was set after the commit and is left.",))
+            if left is not None and (left[field] == before[field] or left[field] != now[field]):
+                outcome += Outcome(notes=(f"The {field} {now[field]!r} was set after the commit and is left.",))
                 continue
             try:
-                with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-                    file.write(before[key])
+                _set(field, before[field])
             except OSError as error:
-                outcome += Outcome(failures=(f"The {key} is {now[key]!r}, and setting it to {before[key]!r} failed: {error.strerror}.",))
+                outcome += Outcome(failures=(f"The {field} is {now[field]!r}, and setting it to {before[field]!r} failed: {error.strerror}.",))
             else:
-                outcome += Outcome(actions=(f"{key} is {before[key]!r} again",))
+                outcome += Outcome(actions=(f"{field} is {before[field]!r} again",))
         return outcome
 
 
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+def _read(field: str) -> str:
+    with open(f"/proc/sys/kernel/{field}", encoding="utf-8", errors="surrogateescape") as file:
         return file.read().rstrip("\n")
+
+
+def _set(field: str, value: str) -> None:
+    if field == "hostname":
+        socket.sethostname(os.fsencode(value))
+        return
+    data = os.fsencode(value)
+    if ctypes.CDLL(None, use_errno=True).setdomainname(data, len(data)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
