@@ -10,6 +10,9 @@ import sys
 from . import hosts, image, keeper, lifecycle, registry, ssh
 from .errors import LabError
 from .model import FILE_SYSTEMS
+from .oracle.capture import capture
+from .oracle.compare import compare, outside
+from .oracle.model import dump, load
 from .recipe import IMAGES
 
 
@@ -37,6 +40,13 @@ def _parser() -> argparse.ArgumentParser:
         command = verbs.add_parser(verb, help=text)
         command.add_argument("host")
         command.add_argument("name")
+    verbs.add_parser("state", help="the whole state of a host, as JSON lines").add_argument("host")
+    differ = verbs.add_parser("diff", help="compare two states; exit code 1 if they differ")
+    differ.add_argument("before")
+    differ.add_argument("after")
+    differ.add_argument("--json", action="store_true")
+    differ.add_argument("--ignore", default="", metavar="FIELD,...", help="fields that do not count, as mtime between two runs")
+    differ.add_argument("--outside", default="", metavar="PATH,...", help="leave out these paths and what is below them")
     for verb, text in (("status", "hosts of the lab"), ("inventory", "an Ansible inventory (YAML)"), ("down", "remove the lab's hosts and network"),
                        ("_serve", argparse.SUPPRESS)):
         verbs.add_parser(verb, help=text)
@@ -55,6 +65,8 @@ def _hosts(arguments: argparse.Namespace) -> int:
         lifecycle.identify_disk(host)
     elif verb == "ssh":
         return ssh.interactive(host, arguments.command, user=arguments.user)
+    elif verb == "state":
+        sys.stdout.writelines(f"{line}\n" for line in dump(capture(host)))
     elif verb == "kill":
         hosts.kill(host)
     elif verb == "cut":
@@ -74,6 +86,23 @@ def _hosts(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _diff(arguments: argparse.Namespace) -> int:
+    states = []
+    for path in (arguments.before, arguments.after):
+        with open(path, encoding="ascii") as lines:
+            states.append(load(lines))
+    found = compare(*states, ignore=frozenset(arguments.ignore.split(",")))
+    if arguments.outside:
+        found = outside(found, arguments.outside.split(","))
+    if arguments.json:
+        print(json.dumps([difference.to_json() for difference in found], indent=1))
+    else:
+        for difference in found:
+            print(difference)
+        print(f"{len(found)} differences, {sum(difference.key.kind == 'path' for difference in found)} of them paths", file=sys.stderr)
+    return 1 if found else 0
+
+
 def _dispatch(arguments: argparse.Namespace) -> int:
     verb = arguments.verb
     if verb == "build":
@@ -89,6 +118,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
             print(host.name, host.ip, host.fs, host.image, "running" if hosts.running(host) else "down")
     elif verb == "inventory":
         print(json.dumps(lifecycle.inventory(registry.find_lab(arguments.lab)), indent=2))
+    elif verb == "diff":
+        return _diff(arguments)
     elif verb == "_serve":
         lifecycle.serve(registry.find_lab(arguments.lab))
     else:
