@@ -22,6 +22,7 @@ from typing import Any
 
 from . import states
 from .errors import Blocked, Busy, JournalDamaged, JournalUnwritable, SchemaTooNew, StaleToken, Usage, WrongState, WrongTransaction
+from .journal_head import Head
 from .model import NOTE_KINDS, FileSystem, Note, Savepoint, Step, Summary, Transaction
 
 PATH = "/var/lib/acid/journal.db"
@@ -32,6 +33,7 @@ BUSY_WAIT = 10.0
 _TABLES = """
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO counter VALUES ('token', 0);
+INSERT INTO counter VALUES ('serial', 0);
 CREATE TABLE tx (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, owner TEXT NOT NULL, state TEXT NOT NULL, token INTEGER NOT NULL UNIQUE,
     created_ns INTEGER NOT NULL, ended_ns INTEGER, deadline REAL, options TEXT NOT NULL, boot_id TEXT NOT NULL,
@@ -64,6 +66,7 @@ class Journal:
         self.path = path
         self._clock = clock
         self._lock = threading.RLock()
+        self._head = Head(os.path.splitext(path)[0] + ".head")
         with _explained(path):
             _make_private(path)
             self._db = sqlite3.connect(path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False)
@@ -86,6 +89,18 @@ class Journal:
                         self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version={SCHEMA}")
         self._refuse_newer()
+        self._refuse_loss()
+
+    def _refuse_loss(self) -> None:
+        # The head first: what another process adds meanwhile may only make the journal longer.
+        head, path = self._head.read(), self._head.path
+        (serial,) = self._db.execute("SELECT value FROM counter WHERE name = 'serial'").fetchone()
+        if head == -1:
+            raise _damaged(self.path, f"its head {path} is not readable as one")
+        if head is None and serial > 1:
+            raise _damaged(self.path, f"its head {path} is missing")
+        if head is not None and serial < head:
+            raise _damaged(self.path, f"it holds {serial} changes, and {path} knows of {head}: the last ones are lost")
 
     def _refuse_newer(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -108,7 +123,7 @@ class Journal:
 
         Raises Busy while another one is open, Blocked while one is in UNDO_FAILED.
         """
-        with self._write() as db:
+        with self._write(decision=True) as db:
             self._refuse_second()
             # No RETURNING: Debian 11 and RHEL 9 have SQLite 3.34.
             db.execute("UPDATE counter SET value = value + 1 WHERE name = 'token'")
@@ -191,7 +206,7 @@ class Journal:
 
         Raises WrongState; Busy or Blocked when an ended transaction would open again beside another one.
         """
-        with self._write() as db:
+        with self._write(decision=True) as db:
             old = self.get(tx)
             if not states.check(old.state, new):
                 return old
@@ -210,7 +225,7 @@ class Journal:
 
     def drop_images(self, tx: str) -> None:
         """Retention has ended: no rollback is possible any more, and the probes' images are forgotten. Call before deleting files."""
-        with self._write() as db:
+        with self._write(decision=True) as db:
             state = self.get(tx).state
             if state in states.OPEN or state == states.UNDO_FAILED:
                 raise WrongState(f"Transaction {tx} is {state}: its images are still needed.", hint="End it first.")
@@ -375,8 +390,8 @@ class Journal:
             yield self._db
 
     @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        """One SQL transaction; a method that calls another one joins its transaction."""
+    def _write(self, *, decision: bool = False) -> Iterator[sqlite3.Connection]:
+        """One SQL transaction; a method that calls another one joins its transaction. `decision`: the head is made durable too."""
         with self._lock, _explained(self.path):
             joined = self._db.in_transaction
             if joined:
@@ -385,12 +400,15 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("UPDATE counter SET value = value + 1 WHERE name = 'serial'")
+                (serial,) = self._db.execute("SELECT value FROM counter WHERE name = 'serial'").fetchone()
                 self._db.execute("COMMIT")
             except BaseException:
                 # SQLite has rolled back by itself after some errors (full disk, I/O).
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+            self._head.write(serial, durable=decision)
 
 
 def _make_private(path: str) -> None:

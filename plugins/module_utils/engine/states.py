@@ -115,7 +115,7 @@ def markdown() -> str:
     lines = [
         "# States",
         "",
-        "Generated from `plugins/module_utils/engine/states.py` by `make docs`; a test fails when the two differ.",
+        "Generated: `PYTHONPATH=plugins/module_utils python3 -m engine.states > docs/states.md`. A test fails when it is out of date.",
         "",
         "## Transaction",
         "",
@@ -144,3 +144,7 @@ def _diagram(states: tuple[str, ...], legal: frozenset[tuple[str, str]]) -> list
     arrows = [f"    {old} --> {new}" for old in states for new in states if (old, new) in legal]
     ends = [f"    {old} --> [*]" for old in states if not any(pair[0] == old for pair in legal)]
     return ["```mermaid", "stateDiagram-v2", f"    [*] --> {states[0]}", *arrows, *ends, "```"]
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

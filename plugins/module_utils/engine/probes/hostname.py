@@ -38,7 +38,8 @@ class Hostname(Probe):
             try:
                 _set(field, before[field])
             except OSError as error:
-                outcome += Outcome(failures=(f"The {field} is {now[field]!r}, and setting it to {before[field]!r} failed: {error.strerror}.",))
+                sentence = f"The {field} is {now[field]!r}, and setting it to {before[field]!r} failed: {error.strerror}."
+                outcome += Outcome(failures=(sentence,))
             else:
                 outcome += Outcome(actions=(f"{field} is {before[field]!r} again",))
         return outcome
@@ -51,7 +52,7 @@ def _read(field: str) -> str:
 
 def _set(field: str, value: str) -> None:
     if field == "hostname":
-        socket.sethostname(os.fsencode(value))
+        socket.sethostname(value)
         return
     data = os.fsencode(value)
     if ctypes.CDLL(None, use_errno=True).setdomainname(data, len(data)) != 0:

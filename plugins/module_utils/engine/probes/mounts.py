@@ -19,12 +19,30 @@ _TIMEOUT = 60.0
 _VOLATILE = frozenset({"tmpfs", "ramfs"})
 
 
+class Namespace:
+    """The mount namespace of a process; PID 1's is meant, wherever the agent was started from."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def mounts(self) -> list[Mount]:
+        with open(f"/proc/{self._pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return parse(file.read())
+
+    def run(self, *argv: str) -> Output:
+        inside = os.readlink("/proc/self/ns/mnt") == os.readlink(f"/proc/{self._pid}/ns/mnt")
+        enter = [] if inside else ["nsenter", "--target", str(self._pid), "--mount", "--"]
+        return run([*enter, *argv], timeout=_TIMEOUT)
+
+
 class Mounts(Probe):
     name = "mounts"
 
+    def __init__(self, *, pid: int = 1) -> None:
+        self._space = Namespace(pid)
+
     def capture(self) -> Image:
-        with open("/proc/1/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            mounts = parse(file.read())
+        mounts = self._space.mounts()
         filled = [mount.point for mount in mounts if mount.fstype in _VOLATILE and not mount.automatic and _has_entries(mount.point)]
         return {"mounts": [mount.to_json() for mount in mounts], "filled": filled}
 
@@ -41,29 +59,29 @@ class Mounts(Probe):
     def before_files(self, before: Image, circumstances: Circumstances) -> Outcome:
         if circumstances.rebooted and circumstances.left is None:
             return NOTHING
-        found, outcome = self._ours(before, circumstances)
+        found, outcome = self._ours(before, circumstances), NOTHING
         for mount in found.born:
-            outcome += _unmount(mount)
+            outcome += _unmount(self._space, mount)
         for mount in found.gone:
             if os.path.lexists(mount.point):
-                outcome += _mount(mount, before)
+                outcome += _mount(self._space, mount, before)
         for old, new in found.altered:
-            outcome += _alter(old, new)
+            outcome += _alter(self._space, old, new)
         return outcome
 
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
         if circumstances.rebooted and circumstances.left is None:
             return NOTHING
-        found, outcome = self._ours(before, circumstances)
+        found, outcome = self._ours(before, circumstances), NOTHING
         for mount in found.gone:
-            outcome += _mount(mount, before)
+            outcome += _mount(self._space, mount, before)
         return outcome
 
-    def _ours(self, before: Image, circumstances: Circumstances) -> tuple[Changes, Outcome]:
+    def _ours(self, before: Image, circumstances: Circumstances) -> Changes:
         """After a commit, only what the transaction had left that way."""
         found = changes(_mounts(before), _mounts(self.capture()))
         if circumstances.left is None:
-            return found, NOTHING
+            return found
         meant = changes(_mounts(before), _mounts(circumstances.left))
         born, gone = {mount.same for mount in meant.born}, {mount.same for mount in meant.gone}
         altered = {old.same for old, _ in meant.altered}
@@ -71,7 +89,7 @@ class Mounts(Probe):
             tuple(mount for mount in found.born if mount.same in born),
             tuple(mount for mount in found.gone if mount.same in gone),
             tuple(pair for pair in found.altered if pair[0].same in altered),
-        ), NOTHING
+        )
 
 
 def _mounts(image: Image) -> list[Mount]:
@@ -90,46 +108,41 @@ def _name(mount: Mount) -> str:
     return f"{mount.fstype} {mount.source!r} on {mount.point!r}"
 
 
-def _in_first_namespace(argv: list[str]) -> Output:
-    """PID 1's mounts are meant, wherever the agent was started from."""
-    if os.readlink("/proc/self/ns/mnt") != os.readlink("/proc/1/ns/mnt"):
-        argv = ["nsenter", "--target", "1", "--mount", "--", *argv]
-    return run(argv, timeout=_TIMEOUT)
-
-
-def _unmount(mount: Mount) -> Outcome:
-    done = _in_first_namespace(["umount", "--", mount.point])
+def _unmount(space: Namespace, mount: Mount) -> Outcome:
+    done = space.run("umount", "--", mount.point)
     if done.ok:
         return Outcome(actions=(f"unmounted {_name(mount)}",))
-    lazy = _in_first_namespace(["umount", "--lazy", "--", mount.point])
+    lazy = space.run("umount", "--lazy", "--", mount.point)
     if lazy.ok:
         note = f"{_name(mount)} is in use and goes when its last user ends ({done.complaint})."
         return Outcome(actions=(f"unmounted {_name(mount)}",), notes=(note,))
     return Outcome(failures=(f"{_name(mount)} was mounted by the transaction and cannot be unmounted: {lazy.complaint}.",))
 
 
-def _mount(mount: Mount, before: Image) -> Outcome:
+def _mount(space: Namespace, mount: Mount, before: Image) -> Outcome:
     if not os.path.lexists(mount.point):
         return Outcome(failures=(f"{_name(mount)} cannot be mounted again: its mount point is missing.",))
-    done = _bind(mount) if mount.root != "/" or mount.fstype in ("nsfs",) else _whole(mount)
+    # btrfs shows a subvolume's name as the root of its mount.
+    whole = mount.root == "/" or f"subvol={mount.root}" in mount.super_options.split(",")
+    done = _whole(space, mount) if whole else _bind(space, mount)
     if done is None:
         why = f"{mount.root!r} of {mount.device} is not reachable by any other mount"
         return Outcome(failures=(f"{_name(mount)} cannot be mounted again: {why}.",))
     if not done.ok:
         return Outcome(failures=(f"{_name(mount)} cannot be mounted again: {done.complaint}.",))
-    outcome = Outcome(actions=(f"mounted {_name(mount)} again",)) + _propagate(mount)
+    outcome = Outcome(actions=(f"mounted {_name(mount)} again",)) + _propagate(space, mount)
     if mount.fstype in _VOLATILE and mount.point in before["filled"] and not _has_entries(mount.point):
         outcome += Outcome(failures=(f"{_name(mount)} was unmounted: what was in it is lost, since it lay in memory only.",))
     return outcome
 
 
-def _whole(mount: Mount) -> Output | None:
-    others = [other for other in _here() if other.device == mount.device and other.root == "/" and other.point != mount.point]
+def _whole(space: Namespace, mount: Mount) -> Output | None:
+    others = [other for other in space.mounts() if other.device == mount.device and other.root == "/" and other.point != mount.point]
     if others and mount.fstype in _VOLATILE:
         # A second mount of a file system in memory: mounting it by type would make a new, empty one.
-        return _bind(mount)
+        return _bind(space, mount)
     options = ",".join(dict.fromkeys([*mount.options.split(","), *_settable(mount.super_options)]))
-    return _in_first_namespace(["mount", "-t", mount.fstype, "-o", options, "--", mount.source, mount.point])
+    return space.run("mount", "-t", mount.fstype, "-o", options, "--", mount.source, mount.point)
 
 
 def _settable(super_options: str) -> list[str]:
@@ -137,38 +150,33 @@ def _settable(super_options: str) -> list[str]:
     return [option for option in super_options.split(",") if option and not option.startswith(("seclabel", "subvolid="))]
 
 
-def _bind(mount: Mount) -> Output | None:
-    for other in _here():
+def _bind(space: Namespace, mount: Mount) -> Output | None:
+    for other in space.mounts():
         if other.device == mount.device and (other.root == "/" or mount.root == other.root or mount.root.startswith(other.root + "/")):
             inside = os.path.relpath(mount.root, other.root)
             source = other.point if inside == "." else os.path.join(other.point, inside)
-            done = _in_first_namespace(["mount", "--bind", "--", source, mount.point])
+            done = space.run("mount", "--bind", "--", source, mount.point)
             if done.ok:
-                return _in_first_namespace(["mount", "-o", f"remount,bind,{remount_options(mount)}", "--", mount.point])
+                return space.run("mount", "-o", f"remount,bind,{remount_options(mount)}", "--", mount.point)
     return None
 
 
-def _here() -> list[Mount]:
-    with open("/proc/1/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return parse(file.read())
-
-
-def _propagate(mount: Mount) -> Outcome:
+def _propagate(space: Namespace, mount: Mount) -> Outcome:
     peer = mount.peer.partition(",")[0]
-    done = _in_first_namespace(["mount", f"--make-{peer}", "--", mount.point])
+    done = space.run("mount", f"--make-{peer}", "--", mount.point)
     return NOTHING if done.ok else Outcome(failures=(f"{_name(mount)} could not be made {peer}: {done.complaint}.",))
 
 
-def _alter(old: Mount, new: Mount) -> Outcome:
+def _alter(space: Namespace, old: Mount, new: Mount) -> Outcome:
     outcome = NOTHING
     done = None
     if frozenset(old.super_options.split(",")) != frozenset(new.super_options.split(",")):
         options = ",".join(dict.fromkeys([*old.options.split(","), *_settable(old.super_options)]))
-        done = _in_first_namespace(["mount", "-o", f"remount,{options}", "--", old.point])
+        done = space.run("mount", "-o", f"remount,{options}", "--", old.point)
     if old.flags != new.flags and (done is None or done.ok):
-        done = _in_first_namespace(["mount", "-o", f"remount,bind,{remount_options(old)}", "--", old.point])
+        done = space.run("mount", "-o", f"remount,bind,{remount_options(old)}", "--", old.point)
     if done is not None and not done.ok:
         return Outcome(failures=(f"{_name(old)} keeps options {new.options}; setting {old.options} failed: {done.complaint}.",))
     if old.peer != new.peer:
-        outcome += _propagate(old)
+        outcome += _propagate(space, old)
     return outcome + Outcome(actions=(f"{_name(old)} has options {old.options} again",))
