@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Controller side of acid.host.tx_begin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.acid.host.plugins.plugin_utils import lifecycle
+from ansible_collections.acid.host.plugins.plugin_utils.hostcommand import HostError
+from ansible_collections.acid.host.plugins.plugin_utils.options import NAMES, Options, override, parse
+from ansible_collections.acid.host.plugins.plugin_utils.tx_action import TxAction
+
+
+class ActionModule(TxAction):
+    ARGUMENTS = {**{name: {"type": "raw"} for name in NAMES}, "_held_by": {"type": "str", "default": "tasks"}}
+
+    def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        held_by = arguments.pop("_held_by")
+        options = parse(True, defaults=override(Options(), arguments, where="acid.host.tx_begin"))
+        assert options is not None
+        before = self.open_transaction(task_vars)
+        if before is not None:
+            raise HostError(
+                "busy",
+                f"The transaction {before.tx} of this play is open on {before.host} already.",
+                "Commit or roll it back first"
+                + (", or set 'acid_transaction: false' on the play: the callback began it." if before.held_by == "play" else "."),
+            )
+        if self._task.check_mode:
+            return {"changed": False, "skipped": True, "msg": "A transaction would be begun here; check mode changes nothing, so none is."}
+        transaction, answer = lifecycle.begin(self, task_vars, host=self.host(task_vars), options=options, held_by=held_by)
+        return {
+            "changed": False,
+            "tx": transaction.tx,
+            "state": answer.get("state"),
+            "engine": transaction.engine,
+            "seconds": answer.get("seconds"),
+        }

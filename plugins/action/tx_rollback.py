@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Controller side of acid.host.tx_rollback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.acid.host.plugins.plugin_utils import lifecycle
+from ansible_collections.acid.host.plugins.plugin_utils.tx_action import TxAction
+
+
+class ActionModule(TxAction):
+    ARGUMENTS = {"tx": {"type": "str"}, "to": {"type": "str"}, "_held_by": {"type": "str", "default": "tasks"}}
+
+    def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        if self._task.check_mode:
+            return {"changed": False, "skipped": True, "msg": "Check mode changes nothing, so nothing is rolled back."}
+        current = self.open_transaction(task_vars)
+        if arguments["tx"] and (current is None or arguments["tx"] != current.tx):
+            summary = lifecycle.roll_back_ended(self, task_vars, tx=arguments["tx"])
+        elif arguments["to"]:
+            current = self.required_transaction(task_vars, purpose="roll back")
+            summary = lifecycle.roll_back_to(self, task_vars, current, name=arguments["to"])
+        else:
+            current = self.required_transaction(task_vars, purpose="roll back")
+            if arguments["_held_by"] != current.held_by:
+                self.only_explicit(current)
+            summary = lifecycle.end(self, task_vars, current, outcome=lifecycle.ROLLED_BACK)
+        return {"changed": bool(summary.get("paths") or summary.get("units")), "summary": summary, "tx": summary.get("tx")}

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Callback acid.host.transaction: installs the hooks and prints the recap. Everything else is in plugin_utils."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: transaction
+type: notification
+short_description: Makes every play a transaction on each of its hosts
+version_added: 0.1.0
+author:
+  - The acid.host authors
+description:
+  - While this callback is enabled, every task of every play is a step of a transaction on its host.
+  - When a host fails or becomes unreachable, it is taken back to what it was before the play; the other hosts keep their changes.
+  - A play turns it off with the variable C(acid_transaction=false), or sets options with C(acid_transaction) as a mapping.
+  - Where a transaction cannot be had (no root, no suitable Python, a connection that cannot carry it) the host fails before its first task.
+  - A recap with one line a host is printed on stderr after the play.
+  - The outcome is also in the custom stats, under the key C(acid).
+notes:
+  - A callback that cannot be loaded is only a warning in Ansible. A play can insist on its transaction by a first task with
+    M(acid.host.tx_info) and O(acid.host.tx_info#module:required=true).
+requirements:
+  - ansible-core 2.19 to 2.21 on the controller
+  - Linux 5.10 or newer and Python 3.9 or newer with sqlite3 and ctypes on the hosts, and root there
+options:
+  confirm_timeout:
+    description: >-
+      The lease, in seconds. A host that has not heard from the controller for so long rolls back by itself.
+    type: int
+    default: 300
+    ini:
+      - section: acid
+        key: confirm_timeout
+    env:
+      - name: ACID_CONFIRM_TIMEOUT
+  durability:
+    description: >-
+      V(process) survives the death of any process. V(power) also survives a power cut at any moment, and costs a flush per change.
+    type: str
+    choices:
+      - process
+      - power
+    default: process
+    ini:
+      - section: acid
+        key: durability
+    env:
+      - name: ACID_DURABILITY
+  on_drift:
+    description: What an undo does with a path that somebody else changed after the step did.
+    type: str
+    choices:
+      - stop
+      - force
+      - merge
+    default: stop
+    ini:
+      - section: acid
+        key: on_drift
+    env:
+      - name: ACID_ON_DRIFT
+  irreversible:
+    description: >-
+      What to do about a task that no transaction can undo, such as one delegated to a host outside the play.
+    type: str
+    choices:
+      - allow
+      - warn
+      - deny
+    default: warn
+    ini:
+      - section: acid
+        key: irreversible
+    env:
+      - name: ACID_IRREVERSIBLE
+  exclude:
+    description: Absolute paths on the hosts that are left out of the transaction.
+    type: list
+    elements: str
+    default: []
+    ini:
+      - section: acid
+        key: exclude
+    env:
+      - name: ACID_EXCLUDE
+  probes:
+    description: Which kinds of run-time state are captured and restored.
+    type: list
+    elements: str
+    default:
+      - all
+    ini:
+      - section: acid
+        key: probes
+    env:
+      - name: ACID_PROBES
+  retention:
+    description: How long the images of a committed transaction are kept, and how much of the file system they may take.
+    type: list
+    elements: str
+    default:
+      - 7d
+      - 10%
+    ini:
+      - section: acid
+        key: retention
+    env:
+      - name: ACID_RETENTION
+"""
+
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.acid.host.plugins.plugin_utils import recap, reports
+from ansible_collections.acid.host.plugins.plugin_utils.configuration import defaults_of
+from ansible_collections.acid.host.plugins.plugin_utils.hooks import Hooks
+from ansible_collections.acid.host.plugins.plugin_utils.options import OptionError, Options
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """Thin: one object of hooks per process, and one recap per playbook."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "acid.host.transaction"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hooks = Hooks(defaults=self._defaults, show=self._show)
+        self._hooks.install()
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._show(self._hooks.reports)
+        self._hooks.reports = []
+
+    def _defaults(self) -> Options:
+        try:
+            return defaults_of(self)
+        except OptionError as error:
+            raise AnsibleError(f"{error}. No task was run.") from error
+
+    def _show(self, ended: list[reports.Report]) -> None:
+        lines = recap.lines(ended)
+        if not lines:
+            return
+        self._display.display(f"\n{recap.title()}", stderr=True)
+        for text, colour in lines:
+            self._display.display(text, color=colour, stderr=True)

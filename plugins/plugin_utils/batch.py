@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The transactions of one run of a play: a whole play, or one batch of it under `serial`.
+
+Calling sequence: `begin()` before the first task, ansible-core's own run, then `settle()`, whatever happened in between. A host whose begin failed
+counts as failed before its first task, as if a task had failed there. `settle` rolls back and commits; it never raises for a host,
+every host gets a `Report`. If the controller dies anywhere in between, the hosts' leases end what is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.utils.display import Display
+
+from . import forecast, inner_play, reports
+from .ledger import BYPASSED, ENDED, OUTSIDE, Ledger, OpenTransaction
+from .options import Options
+
+display = Display()
+
+HELD_BY = {"_held_by": "play"}
+
+
+class Batch:
+    """`run_play` is ansible-core's TaskQueueManager.run; `plans` has the options of each host that takes part."""
+
+    def __init__(self, tqm: Any, play: Any, plans: dict[str, Options], *, run_play: Callable[[Any, Any], Any]) -> None:
+        self._tqm, self._play, self._run_play = tqm, play, run_play
+        self.plans = plans
+        self._ledger = Ledger.of_this_run()
+        self._before: dict[str, tuple[int, int]] = {}
+        self._refused: dict[str, reports.Report] = {}
+
+    def begin(self) -> None:
+        """Open a transaction on every host. Raises AnsibleError only for what the user has to decide before anything starts."""
+        self._name_irreversible()
+        for options, hosts in self._by_options():
+            arguments = {**{key: value for key, value in options.to_json().items() if value not in ("", [])}, **HELD_BY}
+            outcomes = self._on_hosts(hosts, "tx_begin", arguments)
+            for host in hosts:
+                if self._transaction(host) is None:
+                    self._refuse(host, outcomes.get(host))
+        if self._refused and self._play.any_errors_fatal:
+            for host in self.plans:
+                if host not in self._refused:
+                    self._mark_failed(host)
+        stats = self._tqm._stats
+        self._before = {host: (stats.failures.get(host, 0), stats.dark.get(host, 0)) for host in self.plans}
+
+    def settle(self, *, stopped: str = "") -> list[reports.Report]:
+        """End every open transaction: all are undone when the play was `stopped` (a reason), else as each host's verdict says."""
+        open_now = {host: found for host in self.plans if (found := self._transaction(host)) is not None}
+        undo = {host: reason for host in open_now if (reason := stopped or self._why_undo(host))}
+        failures: dict[str, str] = {}
+        try:
+            failures = self._end("tx_rollback", list(undo))
+            keep = [host for host in open_now if host not in undo]
+            refused = self._end("tx_commit", keep)
+            for host, why in refused.items():
+                undo[host] = f"commit failed: {why}"
+                self._mark_failed(host)
+            failures.update(self._end("tx_rollback", list(refused)))
+        except (KeyboardInterrupt, SystemExit):
+            stopped = stopped or "interrupted"
+        finally:
+            result = [*self._refused.values(), *(self._report(found, undo.get(host, ""), failures) for host, found in open_now.items())]
+        for report in result:
+            if report.outcome in (reports.UNDO_FAILED, reports.LEFT_TO_HOST):
+                self._mark_failed(report.host)
+            if report.outcome == reports.ROLLED_BACK:
+                self._tqm._variable_manager.clear_facts(report.host)
+        return result
+
+    def _name_irreversible(self) -> None:
+        named = forecast.outside(self._play, self.plans)
+        policies = {options.irreversible for options in self.plans.values()}
+        if named and "deny" in policies:
+            raise AnsibleError(
+                f"This play does what no transaction can undo, and 'irreversible: deny' forbids it: {'; '.join(named)}. "
+                "Put those hosts into the play, or allow it with 'irreversible: warn'. No task was run."
+            )
+        if named and "warn" in policies:
+            display.warning(f"Outside the transaction, will not be undone: {'; '.join(named)}.")
+
+    def _by_options(self) -> list[tuple[Options, list[str]]]:
+        groups: dict[Options, list[str]] = {}
+        for host, options in self.plans.items():
+            groups.setdefault(options, []).append(host)
+        return list(groups.items())
+
+    def _on_hosts(self, hosts: list[str], action: str, arguments: dict[str, Any]) -> dict[str, inner_play.Outcome]:
+        return inner_play.run(self._tqm, self._play, hosts, action=action, arguments=arguments, run_play=self._run_play) if hosts else {}
+
+    def _transaction(self, host: str) -> OpenTransaction | None:
+        found = self._ledger.open_transaction(host)
+        return found if found is not None and found.held_by == "play" else None
+
+    def _refuse(self, host: str, outcome: inner_play.Outcome | None) -> None:
+        sentence = outcome.message if outcome else "the controller was stopped before the host answered."
+        report = reports.Report(host=host, play=self._play.get_name(), outcome=reports.REFUSED, reason=sentence)
+        self._refused[host] = report
+        if outcome is not None and outcome.status == inner_play.UNREACHABLE:
+            self._tqm._unreachable_hosts[host] = True
+            self._tqm._stats.increment("dark", host)
+        else:
+            self._mark_failed(host)
+        display.error(f"{host}: no transaction, so no task is run there: {sentence}")
+
+    def _mark_failed(self, host: str) -> None:
+        if host not in self._tqm._failed_hosts:
+            self._tqm._failed_hosts[host] = True
+            self._tqm._stats.increment("failures", host)
+
+    def _why_undo(self, host: str) -> str:
+        """Empty when the host may commit. Statistics count too: `meta: clear_host_errors` hides a failure from the other lists."""
+        failures, dark = self._before.get(host, (0, 0))
+        if host in self._tqm._unreachable_hosts or self._tqm._stats.dark.get(host, 0) > dark:
+            return "the host became unreachable"
+        if host in self._tqm._failed_hosts or self._tqm._stats.failures.get(host, 0) > failures:
+            return "a task failed"
+        return next((event.data["reason"] for event in self._ledger.since_begin(host) if event.kind == BYPASSED), "")
+
+    def _end(self, action: str, hosts: list[str]) -> dict[str, str]:
+        """The sentence of each host where it did not work."""
+        outcomes = self._on_hosts(hosts, action, HELD_BY)
+        unknown = inner_play.Outcome(inner_play.FAILED, "no answer", "")
+        return {host: outcomes.get(host, unknown).message for host in hosts if self._transaction(host) is not None}
+
+    def _report(self, transaction: OpenTransaction, reason: str, failures: dict[str, str]) -> reports.Report:
+        host, play = transaction.host, self._play.get_name()
+        events = self._ledger.since_begin(host)
+        outside = [event.data["what"] for event in events if event.kind == OUTSIDE]
+        for event in events:
+            if event.kind == ENDED and event.data["tx"] == transaction.tx:
+                return reports.of_summary(host, play, event.data["outcome"], event.data["summary"], reason=reason, outside=outside)
+        why = failures.get(host) or "the controller was stopped before the host answered"
+        return replace(
+            reports.Report(host=host, play=play, outcome=reports.LEFT_TO_HOST, tx=transaction.tx, reason=f"{why.rstrip('.')}."),
+            steps=len(self._ledger.steps(host)),
+            irreversible=outside,
+            lease=transaction.lease,
+        )

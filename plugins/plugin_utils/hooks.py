@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The hooks in the controller: every play that runs while they are installed is a transaction on each of its hosts.
+
+Two places are enough. `TaskExecutor` gives each task's action handler, in the worker: there the task becomes a step. `TaskQueueManager.run`
+runs a play (one batch of it): there transactions begin, and end when the verdict per host is final. Both look the same on ansible-core 2.19, 2.20
+and 2.21 (`selfcheck.py`). If anything is not as expected, the run hook still goes in, and refuses every play: a play that asked for a transaction and
+cannot have one must not run its first task.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.executor.task_executor import TaskExecutor
+from ansible.executor.task_queue_manager import AnsibleEndPlay, TaskQueueManager
+from ansible.template import Templar
+from ansible.utils.display import Display
+
+from . import delivery, forecast, reports, selfcheck, steps, tasks
+from .batch import Batch
+from .interrupts import Interrupts, Terminated
+from .options import OptionError, Options, parse
+
+display = Display()
+
+
+class Hooks:
+    """`defaults` is asked when a play starts (the callback has its options only then); `show` prints reports when no recap will come."""
+
+    def __init__(self, *, defaults: Callable[[], Options], show: Callable[[list[reports.Report]], None]) -> None:
+        self._defaults = defaults
+        self._show = show
+        self.reports: list[reports.Report] = []
+
+    def install(self) -> None:
+        """Once per process."""
+        if getattr(TaskQueueManager, "_acid_hooks", None) is not None:
+            return
+        TaskQueueManager._acid_hooks = self
+        complaints = selfcheck.complaints()
+        run_play = TaskQueueManager.run
+        if complaints:
+            TaskQueueManager.run = _refusing(complaints)
+            return
+        steps.install()
+        TaskExecutor._get_action_handler_with_module_context = _preparing(TaskExecutor._get_action_handler_with_module_context)
+
+        @functools.wraps(run_play)
+        def run(tqm: Any, play: Any) -> Any:
+            return self._run(tqm, play, run_play)
+
+        TaskQueueManager.run = run
+
+    def _run(self, tqm: Any, play: Any, run_play: Callable[[Any, Any], Any]) -> Any:
+        plans = self._plans(tqm, play)
+        if not plans:
+            return run_play(tqm, play)
+        delivery.engine()  # an incomplete collection is found before anything runs
+        batch = Batch(tqm, play, plans, run_play=run_play)
+        result: Any = None
+        error: BaseException | None = None
+        with Interrupts(tqm) as interrupts:
+            try:
+                batch.begin()
+                result = run_play(tqm, play)
+            except BaseException as raised:
+                error = raised
+            interrupts.settling()
+            ended = batch.settle(stopped=_why_stopped(error))
+            self.reports += ended
+            tqm._stats.set_custom_stats("acid", reports.custom_stats(self.reports))
+            if interrupts.signum is not None or not isinstance(error, (AnsibleEndPlay, type(None))):
+                self._show(self.reports)
+                self.reports = []
+        interrupts.reraise()
+        return _finish(tqm, ended, result=result, error=error)
+
+    def _plans(self, tqm: Any, play: Any) -> dict[str, Options]:
+        """The options of each host of this batch that is still in the play; hosts that turned it off are left out."""
+        defaults = self._defaults()
+        plans: dict[str, Options] = {}
+        for host in tqm._inventory.get_hosts(play.hosts, order=play.order):
+            if host.name in tqm._failed_hosts or host.name in tqm._unreachable_hosts:
+                continue
+            variables = tqm._variable_manager.get_vars(play=play, host=host)
+            value = variables.get("acid_transaction")
+            try:
+                if value is not None:
+                    value = Templar(loader=tqm._loader, variables=variables).template(value)
+                options = parse(value, defaults=defaults)
+            except OptionError as problem:
+                raise AnsibleError(f"{play.get_name()}: {problem}. No task was run.") from problem
+            if options is not None:
+                plans[host.name] = options if options.name else _named(options, play)
+        if plans and play.check_mode:
+            for name in forecast.for_real_in_check_mode(play):
+                display.warning(f"'{name}' has 'check_mode: false', and in check mode there is no transaction: what it changes will not be undone.")
+            return {}
+        return plans
+
+
+def _named(options: Options, play: Any) -> Options:
+    return Options(**{**options.__dict__, "name": str(play.get_name() or "")})
+
+
+def _preparing(get_handler: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(get_handler)
+    def get_prepared_handler(executor: Any, templar: Any) -> Any:
+        handler, context = get_handler(executor, templar=templar)
+        tasks.prepare(executor, handler)
+        return handler, context
+
+    return get_prepared_handler
+
+
+def _refusing(complaints: list[str]) -> Callable[..., Any]:
+    def run(tqm: Any, play: Any) -> Any:
+        raise AnsibleError(
+            f"acid.host cannot hold a transaction under this ansible-core: {'; '.join(complaints)}. No task was run. "
+            "Use an ansible-core that this version of acid.host knows, or disable the callback acid.host.transaction."
+        )
+
+    return run
+
+
+def _why_stopped(error: BaseException | None) -> str:
+    if error is None or isinstance(error, AnsibleEndPlay):
+        return ""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted (Ctrl-C)"
+    if isinstance(error, Terminated):
+        return "terminated (SIGTERM)"
+    return f"the play broke off: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+
+
+def _finish(tqm: Any, ended: list[reports.Report], *, result: Any, error: BaseException | None) -> Any:
+    """The play's own exit code, unless a host that it counts as good could not keep its changes."""
+    failed = any(report.outcome != reports.COMMITTED and report.host in tqm._failed_hosts for report in ended)
+    if isinstance(error, AnsibleEndPlay):
+        error.result = error.result or (tqm.RUN_FAILED_HOSTS if failed else tqm.RUN_OK)
+    if error is not None:
+        raise error
+    return result or (tqm.RUN_FAILED_HOSTS if failed else result)

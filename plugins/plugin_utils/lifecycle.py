@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Begin, savepoint, commit and rollback on one host, as the tx_* actions call them in a worker process.
+
+Each writes the ledger when the host has answered. If the worker dies between the host's answer and the ledger's line, a begun
+transaction has no owner any more and ends by its lease; a committed or rolled-back one is reported as left to the host.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from typing import Any
+
+from . import connections, delivery, elevation, tasks
+from .hostcommand import HostCommand, HostError, NotInstalled
+from .ledger import BEGUN, ENDED, REFUSED, Ledger, OpenTransaction
+from .options import Options
+
+COMMITTED = "committed"
+ROLLED_BACK = "rolled_back"
+
+
+def begin(action: Any, task_vars: dict[str, Any], *, host: str, options: Options, held_by: str) -> tuple[OpenTransaction, dict[str, Any]]:
+    """Open a transaction on the action's host, and install the engine there first where it is missing. Raises HostError."""
+    ledger = Ledger.of_this_run()
+    try:
+        return _begin(action, task_vars, host=host, options=options, held_by=held_by, ledger=ledger)
+    except HostError as error:
+        ledger.append(host, REFUSED, kind=error.kind, msg=str(error))
+        raise
+
+
+def _begin(
+    action: Any, task_vars: dict[str, Any], *, host: str, options: Options, held_by: str, ledger: Ledger
+) -> tuple[OpenTransaction, dict[str, Any]]:
+    why = connections.refusal(action._connection)
+    if why:
+        raise HostError("connection", f"{why[0].upper()}{why[1:]}.", "Set 'acid_transaction: false' for this host to leave it out.")
+    command = HostCommand(action, task_vars)
+    engine = delivery.engine().hash
+    started = time.monotonic()
+    request = {"name": options.name, "owner": owner(), "options": options.for_host(), "exclude": [*options.exclude, *remote_tmp(action)]}
+    try:
+        answer = command.run("begin", request, engine=engine)
+    except NotInstalled:
+        delivery.deliver(action, task_vars, command)
+        answer = command.run("begin", request, engine=engine)
+    transaction = OpenTransaction(
+        host=host,
+        tx=str(answer["tx"]),
+        token=int(answer["token"]),
+        engine=engine,
+        name=options.name,
+        held_by=held_by,
+        login=command.login.name,
+        login_is_root=bool(command.login.root),
+        connection=connections.short_name(action._connection),
+        address=tasks.address_of(action),
+        lease=options.confirm_timeout,
+        irreversible=options.irreversible,
+    )
+    ledger.begun(transaction)
+    return transaction, {**answer, "seconds_seen": round(time.monotonic() - started, 3)}
+
+
+def end(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, outcome: str) -> dict[str, Any]:
+    """Commit or roll back; the answer is the host's summary. Raises HostError, and then the transaction is as it was before the call, or
+    the host says otherwise in the error."""
+    ledger = Ledger.of_this_run()
+    request: dict[str, Any] = {"tx": transaction.tx, "token": transaction.token}
+    if outcome == COMMITTED:
+        request["steps"] = ledger.steps(transaction.host)
+    summary = _call(action, task_vars, transaction, "commit" if outcome == COMMITTED else "rollback", request)
+    ledger.append(transaction.host, ENDED, tx=transaction.tx, outcome=outcome, summary=summary)
+    return summary
+
+
+def savepoint(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, name: str) -> dict[str, Any]:
+    return _call(action, task_vars, transaction, "savepoint", {"tx": transaction.tx, "token": transaction.token, "name": name})
+
+
+def roll_back_to(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, name: str) -> dict[str, Any]:
+    """Undo what came after the savepoint; the transaction stays open."""
+    return _call(action, task_vars, transaction, "rollback", {"tx": transaction.tx, "token": transaction.token, "to": name})
+
+
+def roll_back_ended(action: Any, task_vars: dict[str, Any], *, tx: str) -> dict[str, Any]:
+    """Undo a transaction that committed, or that another run left open."""
+    return HostCommand(action, task_vars).run("rollback", {"tx": tx}, engine=delivery.engine().hash)
+
+
+def info(action: Any, task_vars: dict[str, Any], *, tx: str | None) -> dict[str, Any]:
+    """What the host's journal says. A host without an engine has no transactions."""
+    try:
+        return HostCommand(action, task_vars).run("info", {"tx": tx} if tx else {}, engine=delivery.engine().hash)
+    except NotInstalled:
+        return {"open": None, "engine": None}
+
+
+def owner() -> str:
+    """Shown to whoever finds the host busy."""
+    return f"{getpass.getuser()}@{socket.gethostname()} ansible[{os.getppid()}]"
+
+
+def remote_tmp(action: Any) -> list[str]:
+    """Ansible's own temporary directories on the host: never part of a transaction."""
+    folder = str(action.get_shell_option("remote_tmp", default="~/.ansible/tmp"))
+    if not folder.startswith("~/"):
+        return [folder]
+    users = dict.fromkeys(user for user in (elevation.login_of(action).name, action.get_become_option("become_user"), "root") if user)
+    return [f"~{user}/{folder[2:]}" for user in users]
+
+
+def _call(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, verb: str, request: dict[str, Any]) -> dict[str, Any]:
+    login = elevation.Login(transaction.login, transaction.login_is_root)
+    return HostCommand(action, task_vars, login=login).run(verb, request, engine=transaction.engine)
+
+
+__all__ = ["BEGUN", "COMMITTED", "ROLLED_BACK", "begin", "end", "info", "owner", "roll_back_ended", "roll_back_to", "savepoint"]

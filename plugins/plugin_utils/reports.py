@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What became of each host's transaction: values for the recap, the custom stats and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+COMMITTED = "committed"
+ROLLED_BACK = "rolled_back"
+REFUSED = "refused"
+UNDO_FAILED = "undo_failed"
+LEFT_TO_HOST = "left_to_host"
+
+# The worst one of a host's transactions stands for the host.
+SEVERITY = (COMMITTED, ROLLED_BACK, REFUSED, LEFT_TO_HOST, UNDO_FAILED)
+
+
+@dataclass(frozen=True)
+class Report:
+    """One transaction on one host. `paths` counts what was changed (committed) or undone (rolled back); times are seconds."""
+
+    host: str
+    play: str
+    outcome: str
+    tx: str = ""
+    reason: str = ""
+    steps: int = 0
+    paths: int = 0
+    units: list[str] = field(default_factory=list)
+    irreversible: list[str] = field(default_factory=list)
+    survivors: list[str] = field(default_factory=list)
+    differs: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    lease: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def of_summary(host: str, play: str, outcome: str, summary: dict[str, Any], *, reason: str, outside: list[str]) -> Report:
+    """From the host's own summary (docs/architecture.md)."""
+    differs = [str(item) for item in summary.get("differs", [])]
+    failed = outcome == ROLLED_BACK and summary.get("state") == "UNDO_FAILED"
+    return Report(
+        host=host,
+        play=play,
+        outcome=UNDO_FAILED if failed else outcome,
+        tx=str(summary.get("tx", "")),
+        reason=reason,
+        steps=len(summary.get("steps", [])),
+        paths=int(summary.get("paths", 0)),
+        units=[str(item) for item in summary.get("units", [])],
+        irreversible=[*outside, *(str(item) for item in summary.get("irreversible", []))],
+        survivors=[str(item) for item in summary.get("survivors", [])],
+        differs=differs,
+        seconds=float(summary.get("seconds", 0.0)),
+    )
+
+
+def custom_stats(reports: list[Report]) -> dict[str, Any]:
+    """The value of the custom stats key `acid`: the outcome per host for those in a hurry, and every transaction."""
+    hosts: dict[str, str] = {}
+    for report in reports:
+        before = hosts.get(report.host, COMMITTED)
+        hosts[report.host] = max(before, report.outcome, key=SEVERITY.index)
+    return {"hosts": hosts, "transactions": [report.to_json() for report in reports]}

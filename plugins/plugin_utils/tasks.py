@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Decides for each task whether it is a step, of which transaction, and says so to the host. Lives in the worker process.
+
+Called with the action handler of every task, just before it runs. A task that never sends a command (debug, set_fact, add_host, ...) makes
+no step, without a list of such tasks: the step begins on the host with its first command.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import uuid
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ansible.errors import AnsibleActionFail
+from ansible.utils.display import Display
+
+from . import connections, elevation, shim, steps
+from .hostcommand import HostCommand, HostError
+from .ledger import BYPASSED, OUTSIDE, STEP, Ledger, OpenTransaction
+
+display = Display()
+
+OWN_ACTIONS = frozenset(f"acid.host.{name}" for name in ("tx_begin", "tx_step", "tx_savepoint", "tx_rollback", "tx_commit", "tx_info"))
+
+# These only look: on a host outside the transaction they leave nothing to undo. All others there are named irreversible.
+LOOKS_ONLY = frozenset(
+    f"ansible.builtin.{name}"
+    for name in (
+        "async_status fetch find gather_facts getent package_facts ping service_facts setup slurp stat wait_for wait_for_connection".split()
+    )
+)
+
+
+class Where(NamedTuple):
+    """`transaction` is None outside, and then `outside` says where that is."""
+
+    transaction: OpenTransaction | None
+    outside: str
+
+
+def prepare(executor: Any, handler: Any) -> None:
+    """Wrap the handler's `run` so that its commands become a step. Does nothing where the play holds no transaction."""
+    task, host = handler._task, executor._host.name
+    steps.disarm()
+    ledger = Ledger.of_this_run()
+    own = ledger.open_transaction(host)
+    if own is None or own.held_by != "play" or handler._connection is None or action_name(task) in OWN_ACTIONS:
+        return
+    where = destination(handler, own, ledger=ledger)
+    run = handler.run
+
+    @functools.wraps(run)
+    def run_as_step(*args: Any, **kwargs: Any) -> Any:
+        task_vars = kwargs.get("task_vars") or {}
+        _refuse_what_cannot_be(handler, where)
+        step = step_info(task, step_id=_step_id(executor, where))
+        outside = _on_outside(task, own, where.outside, ledger=ledger)
+        armed = steps.Armed(handler._connection, where.transaction, step, task_vars, outside)
+        return supervise(run, args, kwargs, handler=handler, armed=armed, ledger=ledger)
+
+    handler.run = run_as_step
+
+
+def supervise(run: Callable[..., Any], args: Any, kwargs: Any, *, handler: Any, armed: steps.Armed, ledger: Ledger) -> Any:
+    """Run it as the armed step and tell the ledger. The step stays armed: polling an asynchronous task comes after `run`."""
+    steps.arm(armed)
+    try:
+        return run(*args, **kwargs)
+    finally:
+        transaction = armed.transaction
+        if transaction is not None:
+            if armed.fired:
+                ledger.append(transaction.host, STEP, id=armed.step.id, task=armed.step.task)
+            if armed.bypassed:
+                _doom(handler, armed, transaction, ledger=ledger)
+
+
+def destination(handler: Any, own: OpenTransaction, *, ledger: Ledger) -> Where:
+    """The transaction of the host that the task's commands go to."""
+    target = handler._task.delegate_to
+    if target and target != own.host:
+        other = ledger.open_transaction(target)
+        return Where(other, "") if other is not None and other.held_by == "play" else Where(None, f"{target} (delegate_to)")
+    name = connections.short_name(handler._connection)
+    if name != own.connection or address_of(handler) != own.address:
+        return Where(None, f"{address_of(handler)} (connection: {name})")
+    return Where(own, "")
+
+
+def address_of(handler: Any) -> str:
+    return str(handler._get_remote_addr({}) or "")
+
+
+def action_name(task: Any) -> str:
+    return str(getattr(task, "resolved_action", None) or task.action)
+
+
+def step_info(task: Any, *, step_id: str) -> shim.StepInfo:
+    return shim.StepInfo(
+        id=step_id,
+        task=task.get_name(),
+        module=action_name(task),
+        position=position(task),
+        no_log=bool(task.no_log),
+        check=bool(task.check_mode),
+    )
+
+
+def _step_id(executor: Any, where: Where) -> str:
+    """One step per task and host: items of a loop and retries are parts of it."""
+    ids: dict[str, str] = executor.__dict__.setdefault("_acid_step_ids", {})
+    return ids.setdefault(where.transaction.tx if where.transaction else "", uuid.uuid4().hex)
+
+
+def position(task: Any) -> str:
+    path, _, line = (task.get_path() or "").rpartition(":")
+    if not path:
+        return ""
+    short = os.path.relpath(path)
+    return f"{path if short.startswith('..') else short}:{line}"
+
+
+def _refuse_what_cannot_be(handler: Any, where: Where) -> None:
+    if where.transaction is None:
+        return
+    why = connections.refusal(handler._connection)
+    if why:
+        raise AnsibleActionFail(f"{why[0].upper()}{why[1:]}.")
+    if action_name(handler._task) == "ansible.builtin.reboot":
+        raise AnsibleActionFail(
+            f"A reboot inside a transaction cannot be done yet: {where.transaction.host} would take itself back to where it was before the play. "
+            "Nothing was sent. Put the reboot into a play of its own, after this one, with 'acid_transaction: false'."
+        )
+    _lead_rsync_through_shim(handler, where.transaction)
+
+
+def _lead_rsync_through_shim(handler: Any, transaction: OpenTransaction) -> None:
+    """synchronize starts rsync on the host by its own ssh, past Ansible's connection."""
+    if action_name(handler._task) not in ("ansible.posix.synchronize", "synchronize"):
+        return
+    steps_taken = handler._task.args
+    if steps_taken.get("mode", "push") != "push":
+        return
+    step = step_info(handler._task, step_id=uuid.uuid4().hex)
+    words = shim.shim(transaction, step)
+    rsync = steps_taken.get("rsync_path") or "rsync"
+    elevate = "" if transaction.login_is_root else "sudo "
+    handler._task.args["rsync_path"] = f"{elevate}{' '.join(words)} {rsync}"
+
+
+def _on_outside(task: Any, own: OpenTransaction, outside: str, *, ledger: Ledger) -> Callable[[], None]:
+    """What to do when a task's first command goes to a host that no transaction of this play covers."""
+    said: list[bool] = []
+
+    def note() -> None:
+        if said or task.check_mode or action_name(task) in LOOKS_ONLY or own.irreversible == "allow":
+            return
+        said.append(True)
+        what = f"{task.get_name()}: {action_name(task)} on {outside}"
+        if own.irreversible == "deny":
+            raise AnsibleActionFail(
+                f"{what} is outside the transaction and could not be undone ('irreversible: deny'). Nothing was sent. "
+                "Put that host into the play, or allow it with 'irreversible: warn'."
+            )
+        ledger.append(own.host, OUTSIDE, what=what)
+        display.warning(f"{what} is outside the transaction: it will not be undone.")
+
+    return note
+
+
+def _doom(handler: Any, armed: steps.Armed, transaction: OpenTransaction, *, ledger: Ledger) -> None:
+    reason = f"step '{armed.step.task}' ({armed.step.module}) sent {armed.bypassed[0]}"
+    ledger.append(transaction.host, BYPASSED, reason=reason)
+    login = elevation.Login(transaction.login, transaction.login_is_root)
+    try:
+        with steps.unarmed():
+            HostCommand(handler, armed.task_vars, login=login).run(
+                "doom", {"tx": transaction.tx, "token": transaction.token, "reason": reason}, engine=transaction.engine
+            )
+    except HostError as error:
+        display.warning(f"{transaction.host}: {reason}; the host could not be told ({error}), so the controller rolls back.")
