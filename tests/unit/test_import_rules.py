@@ -114,7 +114,7 @@ def _is_provider(path: PurePosixPath) -> bool:
     if not file.is_file():  # a name inside a module, or a planted example
         return not (TOP / path.parent.with_suffix(".py")).is_file()
     classes = (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.ClassDef))
-    return any(ast.unparse(base).rsplit(".")[-1] in ("Probe", "Volume") for node in classes for base in node.bases)
+    return any(ast.unparse(base).rsplit(".", maxsplit=1)[-1] in ("Probe", "Volume") for node in classes for base in node.bases)
 
 
 def providers_know_nobody(source: Source) -> Iterator[str]:
