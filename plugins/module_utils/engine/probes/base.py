@@ -15,6 +15,10 @@ from typing import Any
 
 Image = dict[str, Any]
 
+# The kernel stamps files with the time of its last tick, up to 10 ms ago; a daemon may act a little after the step that asked it has ended.
+EARLY_NS = 20_000_000
+LATE_NS = 2_000_000_000
+
 
 @dataclass(frozen=True)
 class Circumstances:
@@ -32,9 +36,9 @@ class Circumstances:
     rebooted: bool = False
     at_boot: bool = False
 
-    def by_a_step(self, ns: int, *, slack_ns: int = 2_000_000_000) -> bool:
-        """Whether something that happened at `ns` (CLOCK_REALTIME) can be a step's doing; a daemon may act a little later."""
-        return not self.windows or any(start <= ns <= end + slack_ns for start, end in self.windows)
+    def by_a_step(self, ns: int) -> bool:
+        """Whether something that happened at `ns` (CLOCK_REALTIME) can be a step's doing."""
+        return not self.windows or any(start - EARLY_NS <= ns <= end + LATE_NS for start, end in self.windows)
 
 
 UNKNOWN = Circumstances()

@@ -12,7 +12,7 @@ import os
 import stat
 
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
-from .filetree import Entry, compare_entries, put_back, read, read_tree, remove, settle_directory
+from .filetree import Entry, compare_entries, put_back, read, read_tree, remove, settle_directory, sweep
 
 TREES = (b"/etc/systemd", b"/run/systemd/system", b"/run/systemd/system.control")
 FILES = (
@@ -67,8 +67,10 @@ class DaemonFiles(Probe):
         return sentences
 
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
-        was, now = _load(before["entries"]), self._inside()
-        outcome, touched = NOTHING, set()
+        was, around = _load(before["entries"]), _load(before["around"])
+        for path in (*around, *(path for path, entry in was.items() if _is_directory(entry))):
+            sweep(path)
+        now, outcome, touched = self._inside(), NOTHING, set()
         # Parents come before what is in them; what is removed goes the other way round.
         ordered = sorted(was) + sorted((path for path in now if path not in was), reverse=True)
         for path in ordered:
@@ -89,7 +91,7 @@ class DaemonFiles(Probe):
                 outcome += Outcome(failures=(f"{os.fsdecode(path)!r} {difference}, and cannot be put back: {error.strerror}.",))
             else:
                 outcome += Outcome(actions=(f"{os.fsdecode(path)} is as before",))
-        directories = {path: entry for path, entry in {**_load(before["around"]), **was}.items() if stat.S_ISDIR(entry.mode)}
+        directories = {path: entry for path, entry in {**around, **was}.items() if _is_directory(entry)}
         for path in sorted(directories, reverse=True):
             outcome += _settle(path, directories[path], path in touched, circumstances)
         return outcome
@@ -100,8 +102,10 @@ def _settle(path: bytes, old: Entry, touched: bool, circumstances: Circumstances
     now = read(path)
     if now is None or not compare_entries(old, now) or now.names != old.names:
         return NOTHING
-    if not touched and (circumstances.left is not None or not circumstances.by_a_step(now.mtime_ns)):
-        return NOTHING
+    if not touched and circumstances.left is not None:
+        left = _load({**circumstances.left["around"], **circumstances.left["entries"]}).get(path)
+        if left is None or left.mtime_ns != now.mtime_ns:
+            return NOTHING
     try:
         settle_directory(path, old)
     except OSError as error:
@@ -117,7 +121,10 @@ def _somebody_elses(path: bytes, old: Entry | None, new: Entry | None, circumsta
     if circumstances.left is not None:
         left = _load(circumstances.left["entries"]).get(path)
         return not compare_entries(old, left) or bool(compare_entries(new, left))
-    return new is not None and not circumstances.by_a_step(new.ctime_ns)
+    if new is None or (_is_directory(new) and not new.names):
+        # Of an empty directory nobody can say when it was made: an undo that died may have emptied it.
+        return False
+    return not circumstances.by_a_step(new.ctime_ns)
 
 
 def _dump(tree: Tree) -> dict[str, object]:

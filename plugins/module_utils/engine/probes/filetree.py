@@ -17,6 +17,8 @@ from typing import Any
 
 # Above, only metadata is kept: configuration is small, and images lie in the journal.
 LARGEST = 1 << 20
+# Short: a name of 255 bytes is never extended.
+_FRESH = b".acid-fresh-"
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def put_back(path: bytes, entry: Entry) -> None:
         return
     if kind not in (stat.S_IFREG, stat.S_IFLNK) or entry.data is None:
         raise OSError(0, "it is too large, or neither a file nor a symlink")
-    fresh = os.path.join(os.path.dirname(path), b".acid-" + os.urandom(6).hex().encode())
+    fresh = os.path.join(os.path.dirname(path), _FRESH + os.urandom(6).hex().encode())
     try:
         if kind == stat.S_IFLNK:
             os.symlink(entry.data, fresh)
@@ -154,6 +156,14 @@ def put_back(path: bytes, entry: Entry) -> None:
             os.unlink(fresh)
         raise
     _sync(os.path.dirname(path))
+
+
+def sweep(folder: bytes) -> None:
+    """Removes what a put_back that died has left in a directory."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(folder):
+            if name.startswith(_FRESH):
+                os.unlink(os.path.join(folder, name))
 
 
 def remove(path: bytes) -> None:

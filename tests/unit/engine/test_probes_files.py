@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that daemons write: filetree.py and daemon_files.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from engine.probes import base
+from engine.probes.base import LATE_NS, Circumstances
+from engine.probes.daemon_files import DaemonFiles
+from engine.probes.filetree import Entry, compare_entries, put_back, read, read_tree
+
+NOW = Circumstances()
+
+
+@pytest.fixture
+def place(sandbox: Path) -> Path:
+    """A little /etc: the tree systemd/, the file hostname, the link localtime, and an old time on everything."""
+    top = sandbox / "etc"
+    wants = top / "systemd" / "system" / "multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "cron.service").symlink_to("/lib/systemd/system/cron.service")
+    (top / "systemd" / "system.conf").write_text("[Manager]\n")
+    (top / "hostname").write_text("h1\n")
+    (top / "localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
+    (top / "motd").write_text("not ours\n")
+    for number, path in enumerate(sorted([top, *top.rglob("*")], reverse=True)):
+        os.utime(path, ns=(10**18 + number, 10**18 + number), follow_symlinks=False)
+    return top
+
+
+@pytest.fixture
+def probe(place: Path) -> DaemonFiles:
+    names = ("hostname", "localtime", "machine-info")
+    return DaemonFiles(trees=(os.fsencode(place / "systemd"),), files=tuple(os.fsencode(place / name) for name in names))
+
+
+def image(probe: DaemonFiles) -> dict:
+    return json.loads(json.dumps(probe.capture()))
+
+
+def look(place: Path) -> dict[str, Entry]:
+    """All that is restored; ctime cannot be."""
+    tree = read_tree(os.fsencode(place))
+    return {os.fsdecode(path): Entry(**{**vars(entry), "ctime_ns": 0}) for path, entry in tree.items()}
+
+
+def replace(path: Path, text: str) -> None:
+    """As daemons do: a new file, renamed over."""
+    fresh = path.with_name(".new")
+    fresh.write_text(text)
+    fresh.rename(path)
+
+
+def enable(place: Path, name: str, target: str = "multi-user.target.wants") -> None:
+    folder = place / "systemd" / "system" / target
+    folder.mkdir(exist_ok=True)
+    (folder / name).symlink_to(f"/lib/systemd/system/{name}")
+
+
+def test_everything_a_daemon_does_is_undone_exactly(probe: DaemonFiles, place: Path) -> None:
+    was, before = look(place), image(probe)
+    assert probe.compare(before, image(probe)) == []
+    replace(place / "hostname", "other\n")
+    (place / "localtime").unlink()
+    (place / "localtime").symlink_to("/usr/share/zoneinfo/Asia/Tokyo")
+    (place / "machine-info").write_text("PRETTY_HOSTNAME=x\n")
+    (place / "systemd/system/multi-user.target.wants/cron.service").unlink()
+    (place / "systemd/system/multi-user.target.wants").rmdir()
+    enable(place, "net.service", "network-online.target.wants")
+    (place / "systemd/system/cron.service").symlink_to("/dev/null")
+    (place / "systemd/system.conf").chmod(0o600)
+    os.setxattr(place / "systemd/system.conf", "user.tag", b"x")
+    assert len(probe.compare(before, image(probe))) >= 8
+    outcome = probe.after_files(before, NOW)
+    assert outcome.failures == ()
+    assert look(place) == was
+    assert probe.compare(before, image(probe)) == []
+    assert probe.after_files(before, NOW).actions == ()
+
+
+def test_a_changed_type_is_changed_back(probe: DaemonFiles, place: Path) -> None:
+    was, before = look(place), image(probe)
+    (place / "systemd/system.conf").unlink()
+    (place / "systemd/system.conf").mkdir()
+    (place / "systemd/system/multi-user.target.wants/cron.service").unlink()
+    (place / "systemd/system/multi-user.target.wants").rmdir()
+    (place / "systemd/system/multi-user.target.wants").symlink_to("/dev/null")
+    assert probe.after_files(before, NOW).failures == ()
+    assert look(place) == was
+
+
+def test_owner_capabilities_and_acl_come_back(place: Path, sandbox: Path) -> None:
+    path = sandbox / "file"
+    path.write_text("x")
+    os.chown(path, 1234, 4321)
+    path.chmod(0o4750)
+    subprocess.run(["setfacl", "-m", "u:99:rw", path], check=True)
+    subprocess.run(["setcap", "cap_net_raw+ep", path], check=True)
+    subprocess.run(["setfacl", "-d", "-m", "u:7:rwx", sandbox], check=True)
+    was = read(os.fsencode(path))
+    assert {name for name, _ in was.xattrs} >= {"security.capability", "system.posix_acl_access"}
+    path.unlink()
+    put_back(os.fsencode(path), was)
+    assert compare_entries(was, read(os.fsencode(path))) == ""
+    plain = Entry(**{**vars(was), "xattrs": (), "mode": stat.S_IFREG | 0o640})
+    put_back(os.fsencode(path), plain)
+    assert compare_entries(plain, read(os.fsencode(path))) == "", "the directory's default ACL stays away from what had none"
+
+
+def test_names_that_are_not_text(probe: DaemonFiles, place: Path) -> None:
+    odd = os.fsencode(place / "systemd") + b"/\xff\n"
+    os.symlink(b"/\xfe", odd)
+    os.utime(place / "systemd", ns=(0, 10**18))
+    was, before = look(place), image(probe)
+    os.unlink(odd)
+    assert probe.after_files(before, NOW).failures == ()
+    assert look(place) == was
+
+
+def test_what_happened_outside_of_every_step_is_left_and_told(probe: DaemonFiles, place: Path) -> None:
+    before = image(probe)
+    start = time.time_ns()
+    enable(place, "ours.service")
+    time.sleep(0.02)
+    end = time.time_ns()
+    time.sleep(0.2)
+    enable(place, "theirs.service")
+    circumstances = Circumstances(windows=((start, end - LATE_NS + 10**8),))
+    outcome = probe.after_files(before, circumstances)
+    names = os.listdir(place / "systemd/system/multi-user.target.wants")
+    assert sorted(names) == ["cron.service", "theirs.service"]
+    assert "theirs.service" in outcome.notes[0]
+    assert probe.compare(before, image(probe), circumstances) == []
+    # The directory now has somebody else's entry and so keeps its own time.
+    assert os.stat(place / "systemd/system/multi-user.target.wants").st_mtime_ns > 10**18 + 100
+
+
+def test_after_a_commit_only_what_it_had_left(probe: DaemonFiles, place: Path) -> None:
+    before = image(probe)
+    enable(place, "ours.service")
+    replace(place / "hostname", "ours\n")
+    left = image(probe)
+    enable(place, "later.service")
+    replace(place / "hostname", "later\n")
+    outcome = probe.after_files(before, Circumstances(left=left))
+    wants = place / "systemd/system/multi-user.target.wants"
+    assert sorted(os.listdir(wants)) == ["cron.service", "later.service"]
+    assert (place / "hostname").read_text() == "later\n"
+    assert len(outcome.notes) == 2
+
+
+def test_a_directory_with_somebody_elses_file_stays(probe: DaemonFiles, place: Path) -> None:
+    before = image(probe)
+    start = time.time_ns()
+    enable(place, "ours.service", "foo.target.wants")
+    end = time.time_ns()
+    time.sleep(0.2)
+    (place / "systemd/system/foo.target.wants/theirs.service").symlink_to("/x")
+    outcome = probe.after_files(before, Circumstances(windows=((start, end - LATE_NS + 10**8),)))
+    assert os.listdir(place / "systemd/system/foo.target.wants") == ["theirs.service"]
+    assert outcome.failures == ()
+    assert len(outcome.notes) == 2
+
+
+def test_the_directory_around_keeps_its_time_when_others_added_to_it(probe: DaemonFiles, place: Path) -> None:
+    before = image(probe)
+    replace(place / "hostname", "other\n")
+    (place / "new.conf").write_text("theirs")
+    probe.after_files(before, NOW)
+    assert (place / "hostname").read_text() == "h1\n"
+    assert os.stat(place).st_mtime_ns > 2 * 10**18 - 10**18 + 10**9
+
+
+class Crash(BaseException):
+    """As if the process had died."""
+
+
+CHANGING = ("rename", "symlink", "mkdir", "rmdir", "unlink", "utime", "fchmod", "fchown", "chown")
+
+
+def test_a_crash_in_the_middle_is_finished_by_the_next_call(probe: DaemonFiles, place: Path, monkeypatch) -> None:
+    """Every system call of an undo may be its last: whatever is left then, the second call ends where the first would have."""
+    was, before = look(place), image(probe)
+    left = None
+
+    def counted(real):
+        def call(*arguments, **options):
+            nonlocal left
+            if left is not None:
+                left -= 1
+                if left < 0:
+                    raise Crash
+            return real(*arguments, **options)
+
+        return call
+
+    # What the undo does is later than every step, as it is when a person comes back to it.
+    monkeypatch.setattr(base, "LATE_NS", 0)
+    for name in CHANGING:
+        monkeypatch.setattr(os, name, counted(getattr(os, name)))
+    crashes = 0
+    while crashes < 200:
+        replace(place / "hostname", "other\n")
+        (place / "systemd/system/multi-user.target.wants/cron.service").unlink()
+        (place / "systemd/system/multi-user.target.wants").rmdir()
+        enable(place, "net.service", "network-online.target.wants")
+        circumstances = Circumstances(windows=((0, time.time_ns()),))
+        time.sleep(0.02)
+        left = crashes
+        try:
+            probe.after_files(before, circumstances)
+        except Crash:
+            crashes += 1
+        else:
+            break
+        finally:
+            left = None
+        assert probe.after_files(before, circumstances).failures == ()
+        assert look(place) == was, f"it died at call {crashes}"
+    assert 10 <= crashes < 200
+    assert look(place) == was
