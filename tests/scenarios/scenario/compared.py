@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""States of several hosts at once, by the lab's oracle, and what differs between two of them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .stage import Host
+
+from acidlab.oracle.capture import capture  # isort: skip  (stage puts the lab on the path)
+from acidlab.oracle.compare import compare
+from acidlab.oracle.model import Difference, Key, State
+
+# The name of a backup that Ansible makes holds a process id and the time of day.
+BACKUP = re.compile(r"\.[0-9]+\.[0-9]{4}-[0-9]{2}-[0-9]{2}@[0-9]{2}:[0-9]{2}:[0-9]{2}~")
+TIMES = ("mtime",)
+
+
+@dataclass(frozen=True)
+class States:
+    of: dict[str, State]
+
+
+def take(hosts: list[Host]) -> States:
+    return States({host.name: capture(host) for host in hosts})
+
+
+def differences(before: States, after: States, *, ignore: tuple[str, ...] = ()) -> dict[str, list[Difference]]:
+    return {name: compare(before.of[name], after.of[name], ignore=ignore) for name in before.of}
+
+
+def lines(found: dict[str, list[Difference]], *, limit: int = 60) -> tuple[str, ...]:
+    said = [f"{name}: {difference}" for name, several in found.items() for difference in several]
+    more = [f"... and {len(said) - limit} more"] if len(said) > limit else []
+    return (*said[:limit], *more)
+
+
+def until_quiet(hosts: list[Host], before: States, *, seconds: float) -> tuple[dict[str, list[Difference]], float]:
+    """The differences once they are none, or when time is up; and how long that took (a dying connection leaves some at work)."""
+    started = time.monotonic()
+    while True:
+        found = differences(before, take(hosts))
+        waited = time.monotonic() - started
+        if not any(found.values()) or waited > seconds:
+            return found, waited
+        time.sleep(0.5)
+
+
+def stable(plain: States) -> States:
+    """The same state with names that hold no time."""
+    return States(
+        {
+            name: {Key(key.kind, BACKUP.sub(".BACKUP~", key.name)): fields for key, fields in state.items()}
+            for name, state in plain.of.items()
+        }
+    )
+
+
+def chance(one: States, other: States) -> Callable[[str, Difference], bool]:
+    """Whether a difference concerns what differs between two plain runs of the same play already (random keys, process ids in files)."""
+    by_chance = {
+        (name, difference.key): set(difference.fields)
+        for name, several in differences(one, other, ignore=TIMES).items()
+        for difference in several
+    }
+
+    def known(name: str, difference: Difference) -> bool:
+        return (
+            set(difference.fields) <= by_chance.get((name, difference.key), set())
+            if difference.fields
+            else (name, difference.key) in by_chance
+        )
+
+    return known

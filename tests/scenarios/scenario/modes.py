@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ways in which each play is run, and what must hold in each. The figures are those of the README's table."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Callable
+
+from . import compared
+from .catalog import Scenario
+from .engineview import agent_pid, open_transaction, rollback, transactions
+from .outcome import Outcome
+from .player import Interruption, Player, Run
+from .stage import Host, ssh
+
+ENOUGH = 20  # changed paths that a play must leave without the collection
+Mode = Callable[[Player, Scenario, int], Outcome]
+
+
+def _failed_as_meant(run: Run) -> list[str]:
+    return [] if run.code == 2 else [f"ansible-playbook ended with {run.code}, not 2: {run.log}\n{run.tail()}"]
+
+
+def control(player: Player, scenario: Scenario, seed: int) -> Outcome:
+    """Without the collection the failed play leaves its changes behind."""
+    hosts = player.plain_hosts(scenario)
+    before = compared.take(hosts)
+    run = player.play(scenario, hosts, transaction=False, label="control")
+    found = compared.differences(before, compared.take(hosts))
+    paths = {name: sum(difference.key.kind == "path" for difference in several) for name, several in found.items()}
+    # serial stops after the first batch: the hosts after it are not touched.
+    most = max(paths.values())
+    problems = _failed_as_meant(run)
+    if most < ENOUGH:
+        problems.append(f"only {most} changed paths: the play does too little")
+    return Outcome("control", scenario.name, tuple(problems), {"paths": most, "seconds": round(run.seconds, 1)})
+
+
+def exact(player: Player, scenario: Scenario, seed: int) -> Outcome:
+    """The failed play leaves each host as it was."""
+    hosts = player.warm_hosts(scenario)
+    before = compared.take(hosts)
+    run = player.play(scenario, hosts, transaction=True, label="exact")
+    after = compared.take(hosts)
+    problems = [*_failed_as_meant(run), *compared.lines(compared.differences(before, after)), *_nothing_open(hosts)]
+    return Outcome("exact", scenario.name, tuple(problems), {"seconds": round(run.seconds, 1)})
+
+
+def commit(player: Player, scenario: Scenario, seed: int) -> Outcome:
+    """Without the failure the play ends as without the collection. Two plain runs tell what is chance in the play itself."""
+    ends = []
+    problems: list[str] = []
+    seconds = {}
+    for label, transaction in (("plain", False), ("again", False), ("commit", True)):
+        hosts = player.warm_hosts(scenario)
+        run = player.play(scenario, hosts, transaction=transaction, fail=False, label=label)
+        if run.code:
+            problems.append(f"{label}: ansible-playbook ended with {run.code}: {run.log}\n{run.tail()}")
+        seconds[label] = round(run.seconds, 1)
+        time.sleep(scenario.settle)
+        ends.append(compared.stable(compared.take(hosts)))
+    plain, again, committed = ends
+    known = compared.chance(plain, again)
+    found = {
+        name: [difference for difference in several if not known(name, difference)]
+        for name, several in compared.differences(plain, committed, ignore=compared.TIMES).items()
+    }
+    return Outcome("commit", scenario.name, (*problems, *compared.lines(found)), seconds)
+
+
+def later(player: Player, scenario: Scenario, seed: int) -> Outcome:
+    """A committed play is rolled back on the host, newest first; a second time does nothing."""
+    hosts = player.warm_hosts(scenario)
+    before = compared.take(hosts)
+    run = player.play(scenario, hosts, transaction=True, fail=False, label="later")
+    problems = [] if run.code == 0 else [f"ansible-playbook ended with {run.code}: {run.log}\n{run.tail()}"]
+    seconds = 0.0
+    for host in hosts:
+        for found in reversed(transactions(host)):
+            first = rollback(host, found)
+            second = rollback(host, found)
+            seconds += first.seconds
+            problems += [
+                f"{host.name}: acidctl rollback {found} {which}: rc {done.code}: {done.text}"
+                for which, done in (("", first), ("again", second))
+                if done.code
+            ]
+    differing, _ = compared.until_quiet(hosts, before, seconds=3)
+    return Outcome("later", scenario.name, (*problems, *compared.lines(differing)), {"rollback": round(seconds, 2)})
+
+
+def interrupted(number: signal.Signals) -> Mode:
+    def mode(player: Player, scenario: Scenario, seed: int) -> Outcome:
+        """A signal to ansible-playbook at a random moment: every host as before."""
+        usual = player.usual_seconds(scenario)
+        after = random.Random(seed).uniform(0.3, usual)
+        hosts = player.warm_hosts(scenario)
+        before = compared.take(hosts)
+        run = player.play(scenario, hosts, transaction=True, label=f"{number.name}-{seed}", interrupt=Interruption(number, after))
+        problems = [] if run.code else [f"ansible-playbook ended with 0 after {number.name}: {run.log}"]
+        found, waited = compared.until_quiet(hosts, before, seconds=20)
+        problems += [*compared.lines(found), *_nothing_open(hosts)]
+        if problems:
+            problems.insert(0, f"rc {run.code}, {number.name} after {after:.2f} s: {run.log}")
+        return Outcome(
+            number.name.lower(), scenario.name, tuple(problems), {"after": round(after, 2), "quiet": round(waited, 1)}, seed=seed
+        )
+
+    return mode
+
+
+def agent_killed(player: Player, scenario: Scenario, seed: int) -> Outcome:
+    """SIGKILL for the agent at a random moment in a step: never committed, exact after recovery."""
+    chosen = random.Random(seed)
+    hosts = player.warm_hosts(scenario)
+    before = compared.take(hosts)
+    victim = chosen.choice(hosts)
+    process, log = player.start(scenario, hosts, transaction=True, fail=False, label=f"agent-{seed}")
+    killed = _kill_agent(victim, process, after=chosen.uniform(0, player.usual_seconds(scenario) * 0.9))
+    code = process.wait(timeout=600)
+    problems = []
+    if not killed:
+        problems.append(f"no agent to kill before the play ended: {log}")
+    else:
+        states = {state for host in [victim] for state in transactions(host).values()}
+        if code == 0 or "COMMITTED" in states:
+            problems.append(f"rc {code}, states {sorted(states)} although the agent was killed: {log}")
+    found, waited = compared.until_quiet(hosts, before, seconds=60)
+    problems += [*compared.lines(found), *_nothing_open(hosts)]
+    return Outcome("agent", scenario.name, tuple(problems), {"recovered": round(waited, 1), "after": round(killed, 2)}, seed=seed)
+
+
+def _kill_agent(host: Host, process: object, *, after: float) -> float:
+    """Wait for a transaction to be open, then so long, then kill. Returns the seconds since the transaction was seen, 0 for never."""
+    poll = process.poll
+    while poll() is None and not open_transaction(host):
+        time.sleep(0.05)
+    seen = time.monotonic()
+    while poll() is None and time.monotonic() - seen < after:
+        time.sleep(0.02)
+    pid = agent_pid(host)
+    if poll() is not None or not pid or not open_transaction(host):
+        return 0.0
+    ssh.inside(host, ["kill", "-9", str(pid)])
+    return max(time.monotonic() - seen, 0.01)
+
+
+def _nothing_open(hosts: list[Host]) -> list[str]:
+    return [f"{host.name}: transaction still open: {json.dumps(found)}" for host in hosts if (found := open_transaction(host))]
+
+
+MODES: dict[str, Mode] = {
+    "control": control,
+    "exact": exact,
+    "commit": commit,
+    "later": later,
+    "sigint": interrupted(signal.SIGINT),
+    "sigterm": interrupted(signal.SIGTERM),
+    "agent": agent_killed,
+}
+# These are repeated over a few plays at random moments; the others run once for each play.
+RANDOM = ("sigint", "sigterm", "agent")
+REPEATED = 20
