@@ -9,7 +9,6 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.playbook.task import Task
-
 from ansible_collections.acid.host.plugins.plugin_utils import nested, steps, tasks
 from ansible_collections.acid.host.plugins.plugin_utils.hostcommand import HostError
 from ansible_collections.acid.host.plugins.plugin_utils.ledger import Ledger
@@ -26,13 +25,15 @@ class ActionModule(TxAction):
 
     @classmethod
     def finalize_task_arg(cls, name: str, value: Any, templar: Any, context: Any) -> Any:
-        """The wrapped task's arguments are parsed first and templated then, like any task's: the other way round, a value could add arguments."""
+        """The wrapped task is parsed first and templated then, like any task: the other way round, a value could add arguments."""
         return value if name in ("task", "compensate") else super().finalize_task_arg(name, value, templar, context)
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         if arguments["compensate"]:
             raise HostError(
-                "usage", "tx_step: 'compensate' cannot be used yet: compensations are not in this version.", "Undo it in the play's rescue section."
+                "usage",
+                "tx_step: 'compensate' cannot be used yet: compensations are not in this version.",
+                "Undo it in the play's rescue section.",
             )
         inner = self._inner_task(arguments["task"])
         handler = nested.handler_of(inner, self)
@@ -50,4 +51,4 @@ class ActionModule(TxAction):
         try:
             return nested.task_of(data, self)
         except nested.NotOneTask as error:
-            raise AnsibleActionFail(str(error)) from error
+            raise AnsibleActionFail(str(error)) from None

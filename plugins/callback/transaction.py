@@ -114,7 +114,6 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
-
 from ansible_collections.acid.host.plugins.plugin_utils import recap, reports
 from ansible_collections.acid.host.plugins.plugin_utils.configuration import defaults_of
 from ansible_collections.acid.host.plugins.plugin_utils.hooks import Hooks

@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The transactions of one run of a play: a whole play, or one batch of it under `serial`.
 
-Calling sequence: `begin()` before the first task, ansible-core's own run, then `settle()`, whatever happened in between. A host whose begin failed
-counts as failed before its first task, as if a task had failed there. `settle` rolls back and commits; it never raises for a host,
-every host gets a `Report`. If the controller dies anywhere in between, the hosts' leases end what is open.
+Calling sequence: `begin()` before the first task, ansible-core's own run, then `settle()`, whatever happened in between. A host
+whose begin failed counts as failed before its first task, as if a task had failed there. `settle` rolls back and commits; it
+never raises for a host, every host gets a `Report`. If the controller dies anywhere in between, the hosts' leases end what is
+open.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ INSTALLER = Path(__file__).absolute().parent / "installer.py"
 NO_PYTHON = 95
 
 # In the order of trying, after the task's own interpreter. Ansible's discovery prefers the same.
-PYTHONS = ("/usr/bin/python3", "/usr/libexec/platform-python", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9", "python3")
+PYTHONS = ("/usr/bin/python3", "/usr/libexec/platform-python", *(f"python3.{minor}" for minor in range(14, 8, -1)), "python3")
 
 # Runs under any Python from 2.6 on: an old one must say that it is old, not that the syntax is wrong. A step may replace the
 # interpreter's files, but nobody except root may, hence the look at the owner.

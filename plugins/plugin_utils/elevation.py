@@ -33,7 +33,7 @@ def login_of(action: Any) -> Login:
     name = action._get_remote_user()
     if not name:
         return Login("", None)
-    return Login(str(name), True if name == "root" else False)
+    return Login(str(name), name == "root")
 
 
 def variables_of(action: Any, task_vars: dict[str, Any]) -> dict[str, Any]:

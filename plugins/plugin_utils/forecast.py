@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Names before the play starts what in it no transaction can undo, as far as the playbook itself says so.
 
-A literal `delegate_to` outside the play's hosts is seen here; a templated one, or one in an included file, when its task runs (`tasks.py`).
+A literal `delegate_to` outside the play's hosts is seen here; a templated one, or one in an included file, when its task runs
+(`tasks.py`).
 """
 
 from __future__ import annotations

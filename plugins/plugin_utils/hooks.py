@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The hooks in the controller: every play that runs while they are installed is a transaction on each of its hosts.
 
-Two places are enough. `TaskExecutor` gives each task's action handler, in the worker: there the task becomes a step. `TaskQueueManager.run`
-runs a play (one batch of it): there transactions begin, and end when the verdict per host is final. Both look the same on ansible-core 2.19, 2.20
-and 2.21 (`selfcheck.py`). If anything is not as expected, the run hook still goes in, and refuses every play: a play that asked for a transaction and
-cannot have one must not run its first task.
+Two places are enough. `TaskExecutor` gives each task's action handler, in the worker: there the task becomes a step.
+`TaskQueueManager.run` runs a play (one batch of it): there transactions begin, and end when the verdict per host is final. Both
+look the same on ansible-core 2.19, 2.20 and 2.21 (`selfcheck.py`). If anything is not as expected, the run hook still goes in,
+and refuses every play: a play that asked for a transaction and cannot have one must not run its first task.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class Hooks:
                 plans[host.name] = options if options.name else _named(options, play)
         if plans and play.check_mode:
             for name in forecast.for_real_in_check_mode(play):
-                display.warning(f"'{name}' has 'check_mode: false', and in check mode there is no transaction: what it changes will not be undone.")
+                display.warning(
+                    f"'{name}' has 'check_mode: false'. In check mode there is no transaction: what it changes will not be undone."
+                )
             return {}
         return plans
 

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """One call of `acidctl` on the host, over the task's own connection, as root.
 
-No module is sent: the engine is installed on the host, so one remote command is all. The answer is one JSON object on stdout; on failure
-`{"error": {"class", "msg", "hint"}}`. Calling sequence: `HostCommand(action, task_vars)`, then `run(verb, request)`. It raises `HostError`
-with the host's own words, `NotInstalled` where there is no engine of this version, and lets connection errors through, so that an
-unreachable host is unreachable for Ansible too.
+No module is sent: the engine is installed on the host, so one remote command is all. The answer is one JSON object on stdout; on
+failure `{"error": {"class", "msg", "hint"}}`. Calling sequence: `HostCommand(action, task_vars)`, then `run(verb, request)`. It
+raises `HostError` with the host's own words, `NotInstalled` where there is no engine of this version, and lets connection errors
+through, so that an unreachable host is unreachable for Ansible too.
 """
 
 from __future__ import annotations

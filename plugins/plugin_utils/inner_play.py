@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Runs one task of ours on some hosts as a play inside the play's own TaskQueueManager: same inventory, variables, passwords and connections.
+"""Runs one task of ours on some hosts as a play inside the play's own TaskQueueManager: same inventory, variables, passwords and
+connections.
 
-Nothing of it shows: callbacks are set aside, results go to a `Collector`, statistics and the lists of failed hosts are swapped out and in. Options
-of the command line that are meant for the user's tasks (--start-at-task, --step, --tags) do not apply. Results of workers that a signal
-killed must not be read as ours, hence a queue of its own.
+Nothing of it shows: callbacks are set aside, results go to a `Collector`, statistics and the lists of failed hosts are swapped
+out and in. Options of the command line that are meant for the user's tasks (--start-at-task, --step, --tags) do not apply.
+Results of workers that a signal killed must not be read as ours, hence a queue of its own.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@
     PLAY     -> SETTLING  [the play ended, or the first signal stopped it; workers have the signal passed on]
     SETTLING -> LEFT      [a signal; after an interrupted play at once, else the second one: the first only asks to stop afterwards]
 
-ansible-core registers its own handlers before callbacks load, and its SIGTERM handler ends the process without any Python clean-up; so both are
-registered anew for each play. After settling the process ends as it would have ended: KeyboardInterrupt, or death by SIGTERM.
+ansible-core registers its own handlers before callbacks load, and its SIGTERM handler ends the process without any Python clean-
+up; so both are registered anew for each play. After settling the process ends as it would have ended: KeyboardInterrupt, or death
+by SIGTERM.
 """
 
 from __future__ import annotations

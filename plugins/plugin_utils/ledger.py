@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What the worker processes tell the controller: one file per host in Ansible's own temporary directory for this run.
 
-Every task runs in a forked process that can hand back nothing but its result, and a wrapped task's result must not change. So
-a worker appends one line of JSON per event (one write(2) to an O_APPEND file, hence whole lines), and the main process reads them when the
-play is over. If a worker dies between a call to the host and its line, the controller knows less than the host does: a step is missing
-from the list that commit sends, never one too many, and an unrecorded transaction ends by its lease.
+Every task runs in a forked process that can hand back nothing but its result, and a wrapped task's result must not change. So a
+worker appends one line of JSON per event (one write(2) to an O_APPEND file, hence whole lines), and the main process reads them
+when the play is over. If a worker dies between a call to the host and its line, the controller knows less than the host does: a
+step is missing from the list that commit sends, never one too many, and an unrecorded transaction ends by its lease.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Runs the task inside `tx_step` as Ansible itself would have run it: same parsing, module_defaults, action plugin, keywords.
 
-The wrapped task takes its keywords (become, environment, async, check_mode, ...) from the tx_step task around it, so only a module and its arguments
-may stand inside.
+The wrapped task takes its keywords (become, environment, async, check_mode, ...) from the tx_step task around it, so only a
+module and its arguments may stand inside.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ def _line(report: Report) -> str:
     if report.outcome == REFUSED:
         return f"{parts[0].rstrip()}: {report.reason}"
     if report.outcome == LEFT_TO_HOST:
-        return f"{parts[0].rstrip()}: {report.reason} It rolls itself back by the end of its lease, at most {report.lease} s after its last step."
+        lease = f"at most {report.lease} s after it last heard from the controller"
+        return f"{parts[0].rstrip()}: {report.reason} It rolls itself back by the end of its lease, {lease}."
     parts += [f"steps={report.steps}", f"{'undone' if report.outcome != COMMITTED else 'changed'}={report.paths}"]
     if report.units:
         parts.append(f"units={','.join(report.units[:SHOWN])}{_more(report.units)}")

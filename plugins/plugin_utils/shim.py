@@ -9,8 +9,8 @@ The shim (`acidctl exec`) has to run as root, and the step's command as whoever 
 | root | nobody, or root | before the command (inside the become command) | as it is |
 | other | root | before the command, inside the become command | as it is |
 | root | another user | before the finished become command | the become command, from root |
-| other | another user | before the finished become command, behind the transaction's own become to root | the become command, from the login (`--user`) |
-| other | nobody | behind the transaction's own become to root | the command, from the login (`--user`) |
+| other | another user | before the finished become command, behind our own become to root | the become command, from the login (`--user`) |
+| other | nobody | behind our own become to root | the command, from the login (`--user`) |
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def shim(transaction: OpenTransaction, step: StepInfo, *, user: str | None = Non
 
 
 def wrap(words: list[str], command: str, *, shell: str | None) -> str:
-    """A shell command that runs `command` under the shim, by the shell that would have read it. None stands for the login's own shell, which only
-    the host knows: `raw` without `executable` is read by that."""
+    """A shell command that runs `command` under the shim, by the shell that would have read it. None stands for the login's own
+    shell, which only the host knows: `raw` without `executable` is read by that."""
     reader = [shell, "-c", command] if shell else ["/bin/sh", "-c", f'exec "${{SHELL:-/bin/sh}}" -c {shlex.quote(command)}']
     return shlex.join([*words, *reader])
 

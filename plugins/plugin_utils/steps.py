@@ -3,12 +3,13 @@
 """Makes the remote commands of a task run as a step of its transaction. Lives in the worker process, which runs one task and ends.
 
 `install()` replaces `ActionBase._low_level_execute_command`, the one method that every action plugin, nested or not, uses to run
-something on the host, and marks the methods that only keep house (the remote temporary directory, interpreter discovery). Before a task's action runs,
-`armed` is set; while it is, each command that is not housekeeping gets the shim in front. So a task makes as many remote calls as without us.
+something on the host, and marks the methods that only keep house (the remote temporary directory, interpreter discovery). Before
+a task's action runs, `armed` is set; while it is, each command that is not housekeeping gets the shim in front. So a task makes
+as many remote calls as without us.
 
-Fail closed: what goes to the host past that method (a connection's `exec_command` called by itself, a file put elsewhere than into the
-temporary directory) cannot be undone. A file put elsewhere is refused before it is sent. A command that went past is noticed afterwards; it
-dooms the transaction, because nobody can say what it changed.
+Fail closed: what goes to the host past that method (a connection's `exec_command` called by itself, a file put elsewhere than
+into the temporary directory) cannot be undone. A file put elsewhere is refused before it is sent. A command that went past is
+noticed afterwards; it dooms the transaction, because nobody can say what it changed.
 """
 
 from __future__ import annotations
@@ -144,10 +145,11 @@ def _under_shim(action: Any, method: Callable[..., Any], call: inspect.BoundArgu
 def _behind_own_become(
     action: Any, method: Callable[..., Any], call: inspect.BoundArguments, step: Armed, *, identity: shim.Identity, reader: str | None
 ) -> Any:
-    assert step.transaction is not None
+    transaction = step.transaction
+    assert transaction is not None
     connection = action._connection
     own, theirs = elevation.root_become(action, step.task_vars), connection.become
-    login = action._get_remote_user() or step.transaction.login
+    login = action._get_remote_user() or transaction.login
 
     def build(become: Callable[..., str], cmd: str, shell: Any) -> str:
         user: str | None = login
@@ -156,7 +158,7 @@ def _behind_own_become(
                 # Two prompts cannot be answered over one connection: go to the user straight from root, who needs no password.
                 user, cmd = None, _as_if_from(login, cmd)
             cmd = theirs.build_become_command(cmd, shell)
-        return become(shim.wrap(shim.shim(step.transaction, step.step, user=user), cmd, shell=reader), shell)
+        return become(shim.wrap(shim.shim(transaction, step.step, user=user), cmd, shell=reader), shell)
 
     call.arguments["sudoable"] = True
     with elevation.become_of(connection, own), _built_by(own, build):
@@ -164,6 +166,8 @@ def _behind_own_become(
     # Two becomes print two marks; Ansible strips one of them.
     while result["stdout"].lstrip().startswith("BECOME-SUCCESS-"):
         result["stdout"] = result["stdout"].lstrip().partition("\n")[2]
+    if own.get_option("become_pass"):  # the terminal's echo of the Enter after the password
+        result["stdout"] = result["stdout"].removeprefix("\r").removeprefix("\n")
     result["stdout_lines"] = result["stdout"].splitlines()
     return result
 

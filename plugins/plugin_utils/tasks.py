@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Decides for each task whether it is a step, of which transaction, and says so to the host. Lives in the worker process.
 
-Called with the action handler of every task, just before it runs. A task that never sends a command (debug, set_fact, add_host, ...) makes
-no step, without a list of such tasks: the step begins on the host with its first command.
+Called with the action handler of every task, just before it runs. A task that never sends a command (debug, set_fact, add_host,
+...) makes no step, without a list of such tasks: the step begins on the host with its first command.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ OWN_ACTIONS = frozenset(f"acid.host.{name}" for name in ("tx_begin", "tx_step", 
 LOOKS_ONLY = frozenset(
     f"ansible.builtin.{name}"
     for name in (
-        "async_status fetch find gather_facts getent package_facts ping service_facts setup slurp stat wait_for wait_for_connection".split()
+        *("async_status", "fetch", "find", "gather_facts", "getent", "package_facts", "ping", "service_facts", "setup", "slurp"),
+        *("stat", "wait_for", "wait_for_connection"),
     )
 )
 
@@ -131,7 +132,7 @@ def _refuse_what_cannot_be(handler: Any, where: Where) -> None:
         raise AnsibleActionFail(f"{why[0].upper()}{why[1:]}.")
     if action_name(handler._task) == "ansible.builtin.reboot":
         raise AnsibleActionFail(
-            f"A reboot inside a transaction cannot be done yet: {where.transaction.host} would take itself back to where it was before the play. "
+            f"A reboot inside a transaction cannot be done yet: {where.transaction.host} would take itself back to before the play. "
             "Nothing was sent. Put the reboot into a play of its own, after this one, with 'acid_transaction: false'."
         )
     _lead_rsync_through_shim(handler, where.transaction)

@@ -32,9 +32,9 @@ class TxAction(ActionBase):  # type: ignore[misc]
             try:
                 return {**result, **self.act(arguments, variables)}
             except OptionError as error:
-                raise AnsibleActionFail(str(error)) from error
+                raise AnsibleActionFail(str(error)) from None
             except HostError as error:
-                raise AnsibleActionFail(str(error), result={"error_class": error.kind}) from error
+                raise AnsibleActionFail(str(error), result={"error_class": error.kind}) from None
 
     @abstractmethod
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]: ...
@@ -66,6 +66,7 @@ class TxAction(ActionBase):  # type: ignore[misc]
         if transaction.held_by == "play":
             raise HostError(
                 "wrong-state",
-                f"The transaction {transaction.tx} on {transaction.host} is held by the callback acid.host.transaction, which ends it after the play.",
+                f"The transaction {transaction.tx} on {transaction.host} is held by the callback acid.host.transaction, "
+                "which ends it after the play.",
                 "Fail the play to roll it back, or set 'acid_transaction: false' on the play and use acid.host.tx_begin.",
             )

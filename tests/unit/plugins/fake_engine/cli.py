@@ -50,7 +50,7 @@ def execute(options, argv, answers):
         os.initgroups(entry.pw_name, entry.pw_gid)
         os.setgid(entry.pw_gid)
         os.setuid(entry.pw_uid)
-    os.execvp(argv[0], argv)
+    return os.execvp(argv[0], argv)
 
 
 def default(verb, request):
@@ -63,7 +63,8 @@ def default(verb, request):
     if verb in ("commit", "rollback"):
         steps = [call["step"] for call in calls() if call["verb"] == "exec" and call["tx"] == request.get("tx")]
         ids = list(dict.fromkeys(step["id"] for step in steps))
-        listed = [{"n": n, "id": step, "task": "", "module": "", "position": "", "state": "SEALED", "paths": 1} for n, step in enumerate(ids, 1)]
+        common = {"task": "", "module": "", "position": "", "state": "SEALED", "paths": 1}
+        listed = [{"n": n, "id": step, **common} for n, step in enumerate(ids, 1)]
         state = "COMMITTED" if verb == "commit" else "ABORTED"
         return {
             "tx": request.get("tx", "tx-0"),
