@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The agent: root, one per host. It serves the socket (protocol.py), the listeners of steps (tracer.py), and the lease.
+
+It is started by begin and ends (exit code AGENT_IDLE) when no transaction is open and no process with one of its filters lives.
+If it dies, systemd starts it again with the listeners that it had put into the descriptor store:
+- a step was running: the calls under way are answered EIO and the transaction is doomed (recovery.after_death);
+- an undo was running: it is run again;
+- only processes left behind by a committed transaction were served: they go on being let run.
+All modules are imported at start: a step may replace Python itself.
+"""
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import json
+import os
+import selectors
+import socket
+import stat
+import struct
+import sys
+import threading
+import time
+import traceback
+import typing as t
+
+from . import lease, protocol, recovery, states, systemd_notify
+from .errors import AcidError, NoTransaction, Usage, WrongTransaction
+from .journal import Journal
+from .model import Step, Transaction
+from .rollback import roll_back, roll_back_to
+from .trace import filter as trace_filter
+from .trace.notify import answer_orphans
+from .tracer import LET_RUN, REFUSE, Slot, Tracer
+from .transaction import OpenTransaction
+from .units import AGENT_IDLE
+
+_IDLE_AFTER = 2.0
+_CREDENTIALS = struct.Struct("iII")
+
+
+class _Busy:
+    """How many pieces of work are under way."""
+
+    def __init__(self) -> None:
+        self.count, self._lock = 0, threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.count += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self.count -= 1
+
+
+class Agent:
+    def __init__(self) -> None:
+        self._journal = Journal()
+        self._program = trace_filter.build(os.uname().machine).code
+        self._open: OpenTransaction | None = None
+        self._control = threading.RLock()  # one begin, end or savepoint at a time
+        self._left_behind: list[Tracer] = []
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._busy = _Busy()
+        self._idle_since = time.monotonic()
+
+    # -- life ------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        server = self._listen()
+        self._take_over()
+        systemd_notify.notify("READY=1")
+        self._selector.register(server, selectors.EVENT_READ, "client")
+        self._selector.register(self._wake_read, selectors.EVENT_READ, "wake")
+        while True:
+            for key, _events in self._selector.select(timeout=1.0):
+                if key.data == "client":
+                    client, _address = server.accept()
+                    self._start(self._serve, client)
+                elif key.data == "wake":
+                    os.read(self._wake_read, 4096)
+                else:
+                    self._selector.unregister(key.fd)
+                    key.data(key.fd)
+            self._watch_mains()
+            self._watch_lease()
+            if self._idle():
+                server.close()
+                return AGENT_IDLE
+
+    @staticmethod
+    def _listen() -> socket.socket:
+        os.makedirs(os.path.dirname(protocol.PATH), 0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(protocol.PATH)
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        umask = os.umask(0o177)
+        try:
+            server.bind(protocol.PATH)
+        finally:
+            os.umask(umask)
+        server.listen(64)
+        return server
+
+    def _start(self, work: t.Callable[[t.Any], None], argument: t.Any) -> None:
+        """Do it in a thread; while it is under way the agent is not idle."""
+        def body() -> None:
+            with self._busy:
+                try:
+                    work(argument)
+                except Exception:
+                    traceback.print_exc()
+            self._wake()
+
+        threading.Thread(target=body, daemon=True).start()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"x")
+
+    def _idle(self) -> bool:
+        if self._open is not None or self._left_behind or self._busy.count:
+            self._idle_since = time.monotonic()
+        return time.monotonic() - self._idle_since > _IDLE_AFTER
+
+    def _watch_mains(self) -> None:
+        transaction = self._open
+        if transaction is None:
+            return
+        registered = self._selector.get_map()
+        for pidfd in list(transaction.mains):
+            if pidfd not in registered:
+                self._selector.register(pidfd, selectors.EVENT_READ, transaction.main_ended)
+
+    def _watch_lease(self) -> None:
+        transaction = self._open
+        if transaction is not None and not self._busy.count and lease.expired(transaction):
+            self._start(self._expire, transaction)
+
+    def _expire(self, transaction: OpenTransaction) -> None:
+        with self._control:
+            if self._open is transaction and lease.expired(transaction):
+                self._end(transaction.id, "the lease ran out: no word from the controller for %d seconds" % lease.timeout(transaction.options))
+
+    # -- after a death of the agent --------------------------------------------------------------------------------------
+
+    def _take_over(self) -> None:
+        listeners = self._stored_listeners()
+        value = self._journal.open_transaction()
+        running = False
+        for name, (fd, slot) in listeners.items():
+            tx, step = name.split("-", 1)[1].rsplit("-", 2)[:2]
+            of_open = value is not None and value.id == tx
+            running |= of_open
+            if slot.pending():
+                answer_orphans(fd, [slot.pending()], errno.EIO)
+            tracer = Tracer(name=name, fd=fd, slot=slot, lock=threading.Lock(), capture=None, step=int(step), mode=REFUSE if of_open else LET_RUN,
+                            failed=lambda step, reason: None, ended=self._tracer_ended)
+            self._left_behind.append(tracer)
+            tracer.start()
+        if value is not None:
+            after = recovery.after_death(self._journal, value, step_was_running=running)
+            if after == recovery.RESUME:
+                self._open = OpenTransaction.resume(self._journal, value)
+            elif after == recovery.UNDO:
+                self._start(self._undo_again, value)
+
+    def _undo_again(self, value: Transaction) -> None:
+        with self._control:
+            self._end(value.id, value.reason or "the agent died while a step was running")
+
+    @staticmethod
+    def _stored_listeners() -> dict[str, tuple[int, Slot]]:
+        found = {}
+        for name, fds in systemd_notify.stored().items():
+            slots = [fd for fd in fds if stat.S_ISREG(os.fstat(fd).st_mode)]
+            others = [fd for fd in fds if fd not in slots]
+            if name.startswith("acid-") and others:
+                found[name] = (others[0], Slot(slots[0] if slots else -1))
+        return found
+
+    def _tracer_ended(self, tracer: Tracer) -> None:
+        systemd_notify.drop(tracer.name)
+        os.close(tracer.fd)
+        transaction = self._open
+        for tracers in ([] if transaction is None else [transaction.tracers]) + [self._left_behind]:
+            if tracer in tracers:
+                tracers.remove(tracer)
+        self._wake()
+
+    # -- requests --------------------------------------------------------------------------------------------------------
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            process, uid, _gid = _CREDENTIALS.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+            if uid == 0:
+                self._conversation(client, process)
+        except (ConnectionError, BrokenPipeError):
+            pass
+        finally:
+            client.close()
+
+    def _conversation(self, client: socket.socket, process: int) -> None:
+        first = client.recv(protocol.LARGEST)
+        if first.startswith(b'{"op":"step"'):
+            self._step(client, process, json.loads(first))
+            return
+        body = b""
+        while len(body) < int(first or b"0"):
+            body += client.recv(protocol.LARGEST)
+        request = json.loads(body)
+        try:
+            answer = self._answer(request)
+        except AcidError as error:
+            answer = {"error": error.to_json(), "code": error.exit_code}
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"error": AcidError("The agent failed: %r" % error, hint="See journalctl -u acid-agent.").to_json(), "code": AcidError.exit_code}
+        protocol.send(client, answer)
+
+    def _step(self, client: socket.socket, process: int, request: dict[str, t.Any]) -> None:
+        try:
+            transaction = self._current(request["tx"])
+            transaction.check(int(request["token"]))
+            step: Step = transaction.start_step(json.loads(base64.b64decode(request["step"])), process)
+        except AcidError as error:
+            client.send(b"E" + ("%s: %s" % (error.kind, error)).encode()[:4096])
+            return
+        client.send(b"F" + self._program)
+        kind, fd = protocol.receive_descriptor(client)
+        if kind != b"L" or fd < 0:
+            return
+        tracer = transaction.attach(step, process, fd, self._tracer_ended)
+        systemd_notify.store(tracer.name, [fd, tracer.slot.fd])
+        client.send(b"K")
+        self._wake()
+
+    def _current(self, tx: str) -> OpenTransaction:
+        if self._open is None:
+            raise NoTransaction("No transaction is open on this host%s." % (", and %s has ended" % tx if tx else ""),
+                                hint="acidctl list shows what became of it.")
+        if tx and self._open.id != tx:
+            raise WrongTransaction("The open transaction is %s, not %s." % (self._open.id, tx))
+        return self._open
+
+    def _answer(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
+        op = request.get("op")
+        with self._control:
+            if op == "begin":
+                return self._begin(request)
+            if op == "rollback":
+                return self._rollback(request)
+            if op == "ping":
+                return {"pid": os.getpid()}
+            transaction = self._current(str(request.get("tx", "")))
+            transaction.check(int(request.get("token", transaction.token)))
+            if op == "commit":
+                transaction.wait_for_mains()
+                done = transaction.commit([str(step) for step in request.get("steps", [])])
+                self._left_behind += transaction.tracers
+                self._open = None
+                return done.to_json()
+            if op == "savepoint":
+                transaction.wait_for_mains()
+                point = transaction.savepoint(str(request["name"]))
+                return {"savepoint": point.name, "epoch": point.epoch}
+            if op == "doom":
+                transaction.doom(str(request.get("reason", "the controller asked for it")))
+                return {"tx": transaction.id, "state": states.DOOMED}
+            if op == "confirm":
+                return {"tx": transaction.id, "state": self._journal.get(transaction.id).state}
+        raise Usage("The agent knows no request %r." % op, hint="Is the engine on the host the one of this collection?")
+
+    def _begin(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
+        start = time.monotonic()
+        transaction = OpenTransaction.begin(self._journal, name=str(request.get("name", "")), owner=str(request.get("owner", "")),
+                                            options=dict(request.get("options") or {}))
+        self._open = transaction
+        value = self._journal.get(transaction.id)
+        return {"tx": value.id, "token": value.token, "state": value.state, "engine": value.engine, "seconds": round(time.monotonic() - start, 3)}
+
+    def _rollback(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
+        tx = str(request.get("tx") or "") or (self._open.id if self._open is not None else "")
+        if not tx:
+            raise NoTransaction("No transaction is open on this host.", hint="acidctl list shows committed ones, which can be rolled back by their id.")
+        if self._open is not None and self._open.id == tx:
+            if "token" in request:
+                self._open.check(int(request["token"]))
+            if request.get("to"):
+                return self._rollback_to(self._open, str(request["to"]))
+        return self._end(tx, str(request.get("reason", "asked for")))
+
+    def _rollback_to(self, transaction: OpenTransaction, name: str) -> dict[str, t.Any]:
+        points = [point for point in self._journal.savepoints(transaction.id) if point.name == name]
+        if not points:
+            known = ", ".join(point.name for point in self._journal.savepoints(transaction.id)) or "none"
+            raise Usage("Transaction %s has no savepoint %r." % (transaction.id, name), hint="It has: %s." % known)
+        transaction.wait_for_mains()
+        return roll_back_to(transaction, points[0]).to_json()
+
+    def _end(self, tx: str, reason: str) -> dict[str, t.Any]:
+        """Kill what the transaction left running, then roll it back."""
+        transaction = self._open
+        if transaction is not None and transaction.id == tx:
+            transaction.kill_processes()
+            transaction.seal()
+            transaction.close()
+            self._left_behind += transaction.tracers
+            self._open = None
+        for tracer in [tracer for tracer in self._left_behind if tracer.name.startswith("acid-%s-" % tx)]:
+            tracer.mode = REFUSE
+        recovery.kill_leftovers(self._journal, tx)
+        return roll_back(self._journal, tx, reason=reason).to_json()
+
+
+def main() -> int:
+    try:
+        return Agent().run()
+    except AcidError as error:
+        sys.stderr.write("acid-agent: %s\n" % error)
+        return error.exit_code

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""`acidctl diff TX [STEP]`: what it changed, as unified diffs of text and as lists of metadata.
+
+Content stays hidden where it may be a secret, unless asked for by --secrets: of paths that a step with no_log touched, and of files that
+an ordinary user of the host may not read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import stat
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ..changes import Change, Changes, others_may_read
+from ..errors import Usage, WrongState
+from ..history import touched
+from ..journal import Journal
+from ..model import Transaction
+from ..states import UNDONE
+from ..store import Store
+from ..timeline import LARGEST, Side, Source, Timeline
+from ..wanted import read
+from .table import printable
+
+_TYPES = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
+# What chattr(1) calls the flags.
+_FLAGS = {0x10: "immutable", 0x20: "append-only", 0x40: "no dump", 0x80: "no atime", 0x4: "compressed", 0x800000: "no copy-on-write"}
+
+
+def collect(journal: Journal, tx_id: str, step: int | None = None, *, state_dir: str, secrets: bool = False) -> dict[str, Any]:
+    """{"tx", "state", "step", "changes": as `describe`, "undone": [paths]}. What has been undone left no images: its paths are all there is.
+
+    Raises WrongTransaction, Usage (no such step), WrongState (retention has ended), JournalDamaged.
+    """
+    tx = journal.get(tx_id)
+    steps = [one for one in journal.steps(tx_id) if step is None or one.n == step]
+    if step is not None and not steps:
+        raise Usage(f"Transaction {tx_id} has no step {step}.", hint=f"`acidctl show {tx_id}` lists its steps.")
+    directory = os.path.join(state_dir, "tx", tx_id)
+    if not tx.images or not os.path.exists(os.path.join(directory, "log")):
+        raise WrongState(
+            f"The images of transaction {tx_id} are gone: its retention has ended.", hint=f"`acidctl show {tx_id}` is what is left."
+        )
+    paths = touched(directory)
+    undone = {path for one in steps if one.state == UNDONE for path in paths.get(one.n, ())}
+    secret = {path for one in journal.steps(tx_id) if one.no_log for path in paths.get(one.n, ())}
+    first, last = (steps[0].epoch, steps[0].epoch) if step is not None else (0, tx.epoch)
+    with contextlib.ExitStack() as stores:
+        changes = _changes(journal, tx, first, last, state_dir=state_dir, stores=stores)
+        found = describe(changes, secret_paths=frozenset(secret), secrets=secrets)
+    return {"tx": tx_id, "state": tx.state, "step": step, "changes": found, "undone": sorted(map(os.fsdecode, undone))}
+
+
+def _changes(journal: Journal, tx: Transaction, first: int, last: int, *, state_dir: str, stores: contextlib.ExitStack) -> Changes:
+    """What later transactions changed is theirs: their images say how this one left it."""
+    directory = os.path.join(state_dir, "tx", tx.id)
+
+    def source(one: Transaction, epoch: int) -> Source:
+        store = Store(one.id, state=state_dir)
+        stores.callback(store.close)
+        return Source.of(os.path.join(state_dir, "tx", one.id), store, epoch=epoch)
+
+    later = [one for one in journal.transactions() if one.token > tx.token and os.path.exists(os.path.join(state_dir, "tx", one.id, "log"))]
+    after = [source(one, 0) for one in later]
+    return Changes(
+        read(directory, epoch=first, until=last + 1),
+        Timeline([source(tx, first), *after]),
+        Timeline([source(tx, last + 1), *after]),
+    )
+
+
+def describe(changes: Iterable[Change], *, secret_paths: frozenset[bytes] = frozenset(), secrets: bool = False) -> list[dict[str, Any]]:
+    """One dict a path: "path", "kind" (created, removed, changed, moved), "before", "after" (metadata), "differs" (their names),
+    "diff" (unified diff lines, or null) and "hidden" (why there is none, or null)."""
+    return [_describe(change, secret_paths, secrets=secrets) for change in changes]
+
+
+def _describe(change: Change, secret_paths: frozenset[bytes], *, secrets: bool) -> dict[str, Any]:
+    before, after = change.before, change.after
+    differs = [name for name in _metadata(before) | _metadata(after) if _metadata(before).get(name) != _metadata(after).get(name)]
+    hidden = None if secrets else _secret(change, secret_paths)
+    diff, why = None, None
+    if not _same_content(before, after):
+        differs.append("content")
+        diff, why = (None, hidden) if hidden else _unified(change)
+    return {
+        "path": os.fsdecode(change.path),
+        "kind": _kind(change),
+        "from": None if change.moved_from is None else os.fsdecode(change.moved_from),
+        "before": _metadata(before) if before else None,
+        "after": _metadata(after) if after else None,
+        "differs": differs,
+        "diff": diff,
+        "hidden": why,
+    }
+
+
+def _kind(change: Change) -> str:
+    if change.moved_from is not None:
+        return "moved"
+    if change.before is None:
+        return "created"
+    return "removed" if change.after is None else "changed"
+
+
+def _secret(change: Change, secret_paths: frozenset[bytes]) -> str | None:
+    if change.path in secret_paths or change.moved_from in secret_paths:
+        return "a step with no_log touched it"
+    if not others_may_read(change.path, change.before) or not others_may_read(change.path, change.after):
+        return "not everybody may read it"
+    return None
+
+
+def _metadata(side: Side | None) -> dict[str, Any]:
+    if side is None:
+        return {}
+    data: dict[str, Any] = {
+        "type": _TYPES.get(stat.S_IFMT(side.mode), "unknown"),
+        "mode": f"{stat.S_IMODE(side.mode):04o}",
+        "owner": f"{side.uid}:{side.gid}",
+        "mtime": _time(side.mtime_ns),
+    }
+    if stat.S_ISREG(side.mode):
+        data["size"] = side.size
+    if stat.S_ISLNK(side.mode) and side.data is not None:
+        data["target"] = os.fsdecode(side.data)
+    if side.rdev:
+        data["device"] = f"{os.major(side.rdev)}:{os.minor(side.rdev)}"
+    if side.xattrs:
+        data["xattrs"] = {os.fsdecode(name): value.hex() for name, value in side.xattrs}
+    if side.flags:
+        data["flags"] = [name for bit, name in _FLAGS.items() if side.flags & bit] or [f"{side.flags:#x}"]
+    return data
+
+
+def _time(ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(ns // 10**9)) + f".{ns % 10**9:09d} UTC"
+
+
+def _same_content(before: Side | None, after: Side | None) -> bool:
+    files = [side for side in (before, after) if side is not None and stat.S_ISREG(side.mode)]
+    if not files:
+        return True
+    if len(files) == 1:
+        return files[0].size == 0
+    return files[0].size == files[1].size and files[0].data == files[1].data and files[0].mtime_ns == files[1].mtime_ns
+
+
+def _unified(change: Change) -> tuple[list[str] | None, str | None]:
+    """(diff, why there is none)."""
+    texts = []
+    for side in (change.before, change.after):
+        if side is None or not stat.S_ISREG(side.mode):
+            texts.append("")
+        elif side.size > LARGEST:
+            return None, f"larger than {LARGEST >> 20} MiB"
+        elif side.data is None:
+            return None, "its content is not known any more"
+        elif b"\0" in side.data:
+            return None, "not text"
+        else:
+            texts.append(side.data.decode(errors="surrogateescape"))
+    name = os.fsdecode(change.path)
+    old, new = ("a" + name if change.before else "/dev/null"), ("b" + name if change.after else "/dev/null")
+    lines = list(difflib.unified_diff(_lines(texts[0]), _lines(texts[1]), old, new, lineterm=""))
+    return (lines, None) if lines else (None, "the same content was written again")
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.split("\n")
+    if lines[-1]:
+        lines[-1] += "\n\\ No newline at end of file"
+    else:
+        lines.pop()
+    return lines
+
+
+def render(data: dict[str, Any]) -> str:
+    lines: list[str] = []
+    for change in data["changes"]:
+        moved = f" from {printable(change['from'])}" if change["from"] else ""
+        lines.append(f"{change['kind']} {printable(change['path'])}{moved}")
+        lines += _metadata_lines(change)
+        if change["hidden"]:
+            lines.append(f"  content not shown: {change['hidden']}")
+        lines += [printable(part, keep="\t") for line in change["diff"] or () for part in line.split("\n")]
+    if data["undone"]:
+        lines += ["Undone since, so that only the paths are known:", *(f"  {printable(path)}" for path in data["undone"])]
+    return "\n".join(lines or ["No difference."]) + "\n"
+
+
+def _metadata_lines(change: dict[str, Any]) -> list[str]:
+    before, after = change["before"] or {}, change["after"] or {}
+    if change["kind"] == "created":
+        return [f"  {_words(after)}"]
+    if change["kind"] == "removed":
+        return [f"  was {_words(before)}"]
+    return [f"  {name}: {_word(before.get(name))} -> {_word(after.get(name))}" for name in change["differs"] if name != "content"]
+
+
+def _words(data: dict[str, Any]) -> str:
+    parts = [data["type"], data["mode"], data["owner"]]
+    if "size" in data:
+        parts.append(f"{data['size']} bytes")
+    parts += [f"{name} {_word(data[name])}" for name in ("target", "device", "xattrs", "flags") if name in data]
+    return ", ".join(parts)
+
+
+def _word(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{printable(name)}={text}" for name, text in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return printable(str(value))

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""`acidctl show TX`: a table of its steps, what each touched, and what there is to know about its end."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..history import touched
+from ..journal import Journal
+from ..model import DIFFERS, IRREVERSIBLE, MOOT, SURVIVOR, Note, StepSummary, Summary
+from .table import columns, printable, when
+
+# More of a step's paths are counted, not listed.
+LISTED = 10
+_TITLES = {"irreversible": "Cannot be undone", "survivors": "Still running", "differs": "Not as before", "moot": "Left alone"}
+
+
+def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = False) -> dict[str, Any]:
+    """The summary (docs/architecture.md) with "transaction", "savepoints", "moot", and each step with "touched": its first paths.
+
+    Raises WrongTransaction, JournalDamaged.
+    """
+    tx = journal.get(tx_id)
+    paths = _touched(os.path.join(state_dir, "tx", tx.id))
+    steps = journal.steps(tx.id)
+    kept = journal.summary(tx.id)
+    counts = {step.n: step.paths for step in kept.steps} if kept is not None else {}
+    summary = Summary(
+        tx.id,
+        tx.name,
+        tx.state,
+        tuple(StepSummary.of(step, paths=counts.get(step.n, 0) if paths is None else len(paths.get(step.n, ()))) for step in steps),
+        paths=(kept.paths if kept is not None else 0) if paths is None else len({path for found in paths.values() for path in found}),
+        units=kept.units if kept is not None else (),
+        irreversible=_notes(journal.notes(tx.id, IRREVERSIBLE)),
+        survivors=_notes(journal.notes(tx.id, SURVIVOR)),
+        differs=_notes(journal.notes(tx.id, DIFFERS)),
+        seconds=kept.seconds if kept is not None else 0.0,
+    )
+    data = summary.to_json()
+    data["transaction"] = tx.to_json()
+    data["savepoints"] = [point.to_json() for point in journal.savepoints(tx.id)]
+    data["moot"] = list(_notes(journal.notes(tx.id, MOOT)))
+    for step, shown in zip(steps, data["steps"]):
+        found = [] if paths is None else paths.get(step.n, [])
+        shown["no_log"] = step.no_log
+        shown["touched"] = [os.fsdecode(path) for path in (found if every_path else found[:LISTED])]
+    return data
+
+
+def _touched(directory: str) -> dict[int, list[bytes]] | None:
+    """None once the log is gone (retention)."""
+    return touched(directory) if os.path.exists(os.path.join(directory, "log")) else None
+
+
+def _notes(notes: list[Note]) -> tuple[str, ...]:
+    return tuple(f"{note.text} (step {note.step})" if note.step else note.text for note in notes)
+
+
+def render(data: dict[str, Any]) -> str:
+    tx = data["transaction"]
+    lines = [
+        f"Transaction {tx['tx']}  {tx['state']}  {printable(tx['name'])}",
+        f"of {printable(tx['owner'])}, begun {when(tx['created_ns'])}, ended {when(tx['ended_ns'])}, {data['paths']} paths",
+    ]
+    if tx["reason"]:
+        lines.append(f"Reason: {printable(tx['reason'])}")
+    if data["units"]:
+        lines.append(f"Units brought back: {', '.join(data['units'])}")
+    lines.append("")
+    rows = [(str(step["n"]), step["state"], str(step["paths"]), step["module"], step["position"], step["task"]) for step in data["steps"]]
+    lines += (
+        columns(("STEP", "STATE", "PATHS", "MODULE", "AT", "TASK"), [tuple(map(printable, row)) for row in rows])
+        if rows
+        else ["No step has run."]
+    )
+    for step in data["steps"]:
+        if step["touched"]:
+            lines += ["", f"Step {step['n']} ({printable(step['task'])}) touched"]
+            lines += [f"  {printable(path)}" for path in step["touched"]]
+            if step["paths"] > len(step["touched"]):
+                lines.append(f"  and {step['paths'] - len(step['touched'])} more (--json --paths lists all)")
+    for key, title in _TITLES.items():
+        if data[key]:
+            lines += ["", f"{title}:", *(f"  {printable(sentence)}" for sentence in data[key])]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The verbs of acidctl: parse, ask the agent or do it here, print. Exit code 0, or the one of the error's class."""
+from __future__ import annotations
+
+import argparse
+import base64
+import getpass
+import json
+import os
+import sys
+import typing as t
+
+from .. import health, recovery, retention, states, units
+from ..errors import AcidError, NoTransaction, NotRoot, Usage, WrongState
+from ..journal import PATH, Journal
+from ..model import Summary
+from ..rollback import roll_back
+from ..transaction import directory_of, own_hash
+from ..wanted import read
+from . import client
+
+Answer = dict[str, t.Any]
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        if os.geteuid() != 0:
+            raise NotRoot("acidctl must be run as root.", hint="Use sudo.")
+        return int(arguments.function(arguments) or 0)
+    except AcidError as error:
+        if arguments.json:
+            print(json.dumps({"error": error.to_json()}))
+        else:
+            sys.stderr.write("acidctl: %s\n" % error)
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="acidctl", description="Transactions of this host (acid.host).")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, function: t.Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
+        sub.add_argument("--request", default="", help=argparse.SUPPRESS)
+        sub.set_defaults(function=function)
+        return sub
+
+    verb("begin", _begin, "Begin a transaction (the controller does this).")
+    verb("savepoint", _to_agent, "Mark a point to which a transaction can be rolled back.").set_defaults(op="savepoint")
+    verb("commit", _to_agent, "Commit the open transaction.").set_defaults(op="commit")
+    verb("doom", _to_agent, "Make sure that the open transaction can only be rolled back.").set_defaults(op="doom")
+    verb("confirm", _to_agent, "Renew the lease of the open transaction.").set_defaults(op="confirm")
+    rollback = verb("rollback", _rollback, "Roll back the open transaction, or a committed one within its retention.")
+    rollback.add_argument("tx", nargs="?", default="")
+    rollback.add_argument("--to", default="", metavar="SAVEPOINT")
+    verb("info", _info, "The open transaction, if there is one.").add_argument("tx", nargs="?", default="")
+    recover = verb("recover", _recover, "Undo what a crash left open.")
+    recover.add_argument("--boot", action="store_true", help=argparse.SUPPRESS)
+    resolve = verb("resolve", _resolve, "Take on what an undo could not bring back.")
+    resolve.add_argument("tx")
+    resolve.add_argument("--reason", default="resolved by %s" % getpass.getuser())
+    verb("verify", _verify, "Check journal and undo logs.").add_argument("tx", nargs="?", default="")
+    collect = verb("gc", _gc, "Drop images beyond their retention.")
+    collect.add_argument("--days", type=float, default=None)
+    verb("health", _health, "Whether this host can have a transaction.")
+    verb("install", _install, "Write and enable the systemd units.")
+    verb("uninstall", _uninstall, "Remove the systemd units; refused while a transaction is open.")
+    verb("agent", _agent, "Run the agent in the foreground (systemd does this).")
+    from . import views
+
+    views.add(verb)
+    return parser
+
+
+def request_of(arguments: argparse.Namespace) -> Answer:
+    if not arguments.request:
+        return {}
+    try:
+        request = json.loads(base64.b64decode(arguments.request))
+    except ValueError as error:
+        raise Usage("--request is not base64 of JSON.") from error
+    if not isinstance(request, dict):
+        raise Usage("--request is not a JSON object.")
+    return request
+
+
+def show(arguments: argparse.Namespace, answer: Answer) -> int:
+    """Print the agent's answer, raising its error."""
+    error = answer.get("error")
+    if error is not None:
+        if arguments.json:
+            print(json.dumps({"error": error}))
+        else:
+            sys.stderr.write("acidctl: %s %s\n" % (error["msg"], error["hint"]))
+        return int(answer.get("code", AcidError.exit_code))
+    if arguments.json:
+        print(json.dumps(answer))
+    else:
+        for key, value in answer.items():
+            if value not in ([], "", None):
+                print("%s: %s" % (key, value))
+    return 0
+
+
+def _begin(arguments: argparse.Namespace) -> int:
+    health.check()
+    request = request_of(arguments)
+    options = dict(request.get("options") or {})
+    if options.get("durability", "process") != "process":
+        raise Usage("durability: %s is not supported by this version." % options["durability"], hint="Use durability: process.")
+    options["exclude"] = [*options.get("exclude", []), *request.get("exclude", [])]
+    journal = Journal()
+    try:
+        retention.gc(journal)
+    finally:
+        journal.close()
+    client.start()
+    answer = client.ask({"op": "begin", "name": request.get("name", ""), "owner": request.get("owner", ""), "options": options})
+    if answer is None:
+        raise NoTransaction("The agent ended before it could begin.", hint="See journalctl -u acid-agent.")
+    return show(arguments, answer)
+
+
+def _to_agent(arguments: argparse.Namespace) -> int:
+    request = request_of(arguments)
+    answer = client.ask({**request, "op": arguments.op})
+    if answer is None:
+        _raise_no_agent(str(request.get("tx", "")))
+    return show(arguments, t.cast(Answer, answer))
+
+
+def _raise_no_agent(tx: str) -> None:
+    """No agent: then no transaction is open, or the host has just been booted."""
+    journal = _journal()
+    value = journal.get(tx) if tx else journal.open_transaction()
+    if value is None:
+        raise NoTransaction("No transaction is open on this host.")
+    raise WrongState("Transaction %s is %s%s." % (value.id, value.state, ": " + value.reason if value.reason else ""), hint="acidctl show %s tells more." % value.id)
+
+
+def _journal() -> Journal:
+    if not os.path.exists(PATH):
+        raise NoTransaction("There has been no transaction on this host (no %s)." % PATH)
+    return Journal()
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    request = {"tx": arguments.tx, "to": arguments.to, **request_of(arguments)}
+    if connected := client.connect():
+        connected.close()
+    else:
+        journal = _journal()
+        value = journal.get(request["tx"]) if request["tx"] else journal.open_transaction()
+        if value is None:
+            raise NoTransaction("No transaction is open on this host.", hint="acidctl list shows committed ones, which can be rolled back by their id.")
+        if value.state == states.ABORTED:
+            return _ended(arguments, roll_back(journal, value.id, reason=""))
+        client.start()
+    answer = client.ask({**{key: value for key, value in request.items() if value not in ("", None)}, "op": "rollback"})
+    if answer is None:
+        return _rollback(arguments)
+    if "error" not in answer and not arguments.json:
+        return _ended(arguments, Summary.from_json(answer))
+    return show(arguments, answer)
+
+
+def _ended(arguments: argparse.Namespace, done: Summary) -> int:
+    if arguments.json:
+        print(json.dumps(done.to_json()))
+    else:
+        print("%s: %s, %d paths, %.2f s" % (done.tx, done.state, done.paths, done.seconds))
+        for sentence in done.differs:
+            print("  differs: %s" % sentence)
+    return 0 if done.state != states.UNDO_FAILED else 25
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    request = request_of(arguments)
+    tx = arguments.tx or request.get("tx", "")
+    answer: Answer = {"open": None, "engine": own_hash()}
+    if os.path.exists(PATH):
+        journal = Journal()
+        value = journal.open_transaction()
+        answer["open"] = None if value is None else value.to_json()
+        if tx:
+            answer["transaction"] = journal.get(tx).to_json()
+            answer["savepoints"] = [point.to_json() for point in journal.savepoints(tx)]
+    return show(arguments, answer)
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    if not os.path.exists(PATH):
+        return show(arguments, {"recovered": None})
+    journal = Journal()
+    value = journal.open_transaction()
+    if value is None:
+        return show(arguments, {"recovered": None})
+    if arguments.boot or client.connect() is None:
+        recovery.kill_leftovers(journal, value.id)
+        done = recovery.at_boot(journal)
+        return show(arguments, {"recovered": None}) if done is None else _ended(arguments, done)
+    raise WrongState("Transaction %s is open and its agent runs: this is no crash." % value.id, hint="acidctl rollback ends it.")
+
+
+def _resolve(arguments: argparse.Namespace) -> int:
+    journal = _journal()
+    value = journal.set_state(arguments.tx, states.RESOLVED, reason=arguments.reason)
+    return show(arguments, {"tx": value.id, "state": value.state})
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    journal = _journal()
+    journal.verify()
+    records = {value.id: read(directory_of(value.id)).records for value in journal.transactions() if value.images and arguments.tx in ("", value.id)}
+    return show(arguments, {"transactions": len(records), "records": sum(records.values())})
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    limits = retention.Limits(days=arguments.days) if arguments.days is not None else None
+    return show(arguments, {"dropped": retention.gc(_journal(), limits=limits)})
+
+
+def _health(arguments: argparse.Namespace) -> int:
+    health.check()
+    return show(arguments, {"healthy": True, "engine": own_hash(), "kernel": os.uname().release, "agent": client.connect() is not None})
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    return show(arguments, {"engine": own_hash(), "changed": units.install()})
+
+
+def _uninstall(arguments: argparse.Namespace) -> int:
+    if os.path.exists(PATH):
+        journal = Journal()
+        value = journal.open_transaction()
+        if value is not None:
+            raise WrongState("Transaction %s is %s." % (value.id, value.state), hint="End it first: acidctl rollback.")
+        for ended in journal.transactions():
+            if ended.images:
+                retention.drop(journal, ended)
+        journal.close()
+    return show(arguments, {"changed": units.uninstall()})
+
+
+def _agent(arguments: argparse.Namespace) -> int:
+    from .. import agent
+
+    return agent.main()

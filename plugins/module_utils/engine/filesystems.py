@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The file systems of the host, by device number: what the trace does with each, and the fd by which handles are opened.
+
+An inode is named by (file system, handle), so a step may live in any mount namespace: the agent always works through its own mounts
+(TRACE.md 1). A detached clone is held, not the mount itself, so that a step's umount is not busy because of us.
+"""
+from __future__ import annotations
+
+import os
+import typing as t
+
+from . import kernel
+
+#: Images are taken.
+TRACED = "traced"
+#: /proc/sys and /sys: the value before is recorded.
+VALUES = "values"
+#: Nothing there outlives the step or is state of the host.
+OUTSIDE = "outside"
+#: A network or FUSE file system: never touched by the agent (TRACE.md 9); changes there are named irreversible.
+FOREIGN = "foreign"
+#: No file handles: refused.
+UNKNOWN = "unknown"
+
+_VALUES = frozenset((b"proc", b"sysfs"))
+_OUTSIDE = frozenset((
+    b"devpts", b"cgroup", b"cgroup2", b"securityfs", b"debugfs", b"tracefs", b"pstore", b"configfs", b"fusectl", b"selinuxfs", b"hugetlbfs",
+    b"nsfs", b"pipefs", b"sockfs", b"anon_inodefs", b"rpc_pipefs", b"mqueue", b"binfmt_misc", b"efivarfs", b"bpf",
+))
+_FOREIGN = frozenset((
+    b"nfs", b"nfs4", b"cifs", b"smb3", b"9p", b"ceph", b"afs", b"autofs", b"fuse", b"fuseblk", b"glusterfs", b"virtiofs", b"orangefs", b"ocfs2", b"gfs2",
+))
+#: Birth times are there and are those of the realtime clock.
+_BIRTH_TIMES = frozenset((b"ext4", b"xfs", b"btrfs", b"tmpfs", b"f2fs"))
+_NO_LINKS = frozenset((b"vfat", b"msdos", b"exfat", b"ntfs3"))
+
+
+class Mount(t.NamedTuple):
+    """A line of mountinfo (proc_pid_mountinfo(5)): dev as (major << 32) | minor, paths unescaped."""
+
+    id: int
+    dev: int
+    root: bytes
+    point: bytes
+    fstype: bytes
+    options: bytes
+    source: bytes
+
+
+def _unescape(field: bytes) -> bytes:
+    if b"\\" not in field:
+        return field
+    parts = field.split(b"\\")
+    return parts[0] + b"".join(bytes((int(p[:3], 8),)) + p[3:] for p in parts[1:])
+
+
+def parse_mountinfo(text: bytes) -> list[Mount]:
+    mounts = []
+    for line in text.splitlines():
+        head, _sep, tail = line.partition(b" - ")
+        fields, after = head.split(b" "), tail.split(b" ")
+        major, minor = fields[2].split(b":")
+        mounts.append(Mount(int(fields[0]), int(major) << 32 | int(minor), _unescape(fields[3]), _unescape(fields[4]), after[0], fields[5], _unescape(after[1])))
+    return mounts
+
+
+def mounts_of(process: str = "self") -> list[Mount]:
+    with open("/proc/%s/mountinfo" % process, "rb") as f:
+        return parse_mountinfo(f.read())
+
+
+def policy(fstype: bytes) -> str:
+    if fstype in _VALUES:
+        return VALUES
+    if fstype in _OUTSIDE:
+        return OUTSIDE
+    if fstype in _FOREIGN or fstype.startswith(b"fuse."):
+        return FOREIGN
+    if fstype == b"overlay":
+        return UNKNOWN
+    return TRACED
+
+
+class FileSystem:
+    """One file system: its place among the host's mounts and the fd through which its inodes are opened by handle."""
+
+    __slots__ = ("number", "dev", "fstype", "mount_point", "mount_fd", "policy", "birth_times", "links", "shared_mount", "store_fd")
+
+    def __init__(self, number: int, dev: int, fstype: bytes, mount_point: bytes) -> None:
+        self.number, self.dev, self.fstype, self.mount_point = number, dev, fstype, mount_point
+        self.policy = policy(fstype)
+        self.birth_times = fstype in _BIRTH_TIMES
+        self.links = fstype not in _NO_LINKS
+        #: the root is never unmounted, so it can be held as it is, and inodes found by path link straight into the store
+        self.shared_mount = mount_point == b"/"
+        self.mount_fd = -1
+        self.store_fd = -1
+
+    def open_mount(self) -> None:
+        if self.mount_fd < 0:
+            if self.shared_mount:
+                self.mount_fd = os.open(self.mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            else:
+                clone = kernel.private_mount(self.mount_point)
+                self.mount_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=clone)
+                os.close(clone)
+
+    def close(self) -> None:
+        for fd in (self.store_fd, self.mount_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.store_fd = self.mount_fd = -1
+
+    def open(self, handle: bytes, flags: int = os.O_PATH | os.O_NOFOLLOW) -> int:
+        """An fd of the inode; OSError ESTALE when it is gone."""
+        return kernel.open_by_handle(self.mount_fd, handle, flags)
+
+    def path_of(self, fd: int) -> bytes:
+        """Path of an fd got by `open`, as the host's own namespace names it."""
+        path = os.readlink(b"/proc/self/fd/%d" % fd)
+        if self.shared_mount:
+            return path
+        return self.mount_point.rstrip(b"/") + path if path != b"/" else self.mount_point
+
+
+def choose_mount(mounts: t.Sequence[Mount], dev: int) -> Mount | None:
+    """The mount by which to reach `dev`: the host's root before all, then the one that shows most of it."""
+    fitting = [m for m in mounts if m.dev == dev and (policy(m.fstype) != TRACED or os.path.isdir(m.point))]
+    if not fitting:
+        return None
+    return min(fitting, key=lambda m: (m.point != b"/", len(m.root), len(m.point)))

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""System calls that Python's os module lacks: thin, typed, and raising OSError like os does.
+
+Numbers are those of x86_64 and aarch64 (linux/arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h);
+calls added since 5.1 have one number on both.
+"""
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+import typing as t
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_SYMLINK_FOLLOW = 0x400
+AT_EMPTY_PATH = 0x1000
+AT_STATX_DONT_SYNC = 0x4000
+O_PATH = os.O_PATH
+
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
+
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+FICLONE = 0x40049409
+FS_IMMUTABLE_FL, FS_APPEND_FL = 0x10, 0x20
+#: what a user may set (FS_FL_USER_MODIFIABLE, include/uapi/linux/fs.h); EXT4_INDEX_FL and the like are the kernel's own
+FS_USER_MODIFIABLE = 0x000380FF | 0x20800000  # and NOCOW, PROJINHERIT
+
+STATX_ATTR_IMMUTABLE, STATX_ATTR_APPEND = 0x10, 0x20
+STATX_BTIME = 0x800
+
+_OPEN_TREE, _OPENAT2 = 428, 437
+_NUMBERS = {"x86_64": (303, 304), "aarch64": (264, 265)}
+_NAME_TO_HANDLE, _OPEN_BY_HANDLE = _NUMBERS.get(os.uname().machine, (-1, -1))
+
+_syscall = libc.syscall
+_syscall.restype = ctypes.c_long
+_linkat = libc.linkat
+_statx: t.Any = getattr(libc, "statx", None)
+_statx_args = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+if _statx is not None:
+    _statx.argtypes = _statx_args
+
+
+class Stat(t.NamedTuple):
+    """What statx says of an inode; times in ns since the epoch, btime 0 where the file system has none."""
+
+    dev: int
+    ino: int
+    btime: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    size: int
+    rdev: int
+    atime: int
+    mtime: int
+    ctime: int
+    attributes: int
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """Identity of an inode that survives recycled inode numbers (TRACE.md 23)."""
+        return self[:3]
+
+
+# struct statx, include/uapi/linux/stat.h: four 16-byte timestamps (s64 sec, u32 nsec, s32 pad) from offset 64
+_HEAD = struct.Struct("<IIQIIIHHQQQQ")
+_TIMES = struct.Struct("<qIiqIiqIiqIi")
+_DEVS = struct.Struct("<IIII")
+
+
+def fail(what: bytes | str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), what)
+
+
+class Reader:
+    """statx and file handles with buffers of its own: one per thread, since the buffers are reused."""
+
+    def __init__(self) -> None:
+        self._statx_buffer = ctypes.create_string_buffer(256)
+        self._statx_address = ctypes.addressof(self._statx_buffer)
+        self._statx_view = memoryview(self._statx_buffer)
+        self._handle_buffer = ctypes.create_string_buffer(8 + 128)
+        self._mount_id = ctypes.c_int()
+
+    def stat(self, dirfd: int, name: bytes, flags: int = AT_SYMLINK_NOFOLLOW) -> Stat:
+        if _statx(dirfd, name, flags, 0xFFF, self._statx_address) < 0:
+            raise fail(name)
+        view = self._statx_view
+        mask, _blk, attributes, nlink, uid, gid, mode, _pad, ino, size, _blocks, _amask = _HEAD.unpack_from(view, 0)
+        asec, ansec, _p0, bsec, bnsec, _p1, csec, cnsec, _p2, msec, mnsec, _p3 = _TIMES.unpack_from(view, 64)
+        rmajor, rminor, major, minor = _DEVS.unpack_from(view, 128)
+        return Stat(
+            (major << 32) | minor, ino, bsec * 1000000000 + bnsec if mask & STATX_BTIME else 0, mode, nlink, uid, gid, size,
+            os.makedev(rmajor, rminor) if rmajor or rminor else 0,
+            asec * 1000000000 + ansec, msec * 1000000000 + mnsec, csec * 1000000000 + cnsec, attributes,
+        )
+
+    def stat_or_none(self, dirfd: int, name: bytes, flags: int = AT_SYMLINK_NOFOLLOW) -> Stat | None:
+        try:
+            return self.stat(dirfd, name, flags)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def mount_id(self) -> int:
+        """Mount of the object of the last stat() (STATX_MNT_ID, 5.8)."""
+        return t.cast(int, struct.unpack_from("<Q", self._statx_view, 144)[0])
+
+    def handle(self, dirfd: int, name: bytes, flags: int = 0) -> bytes:
+        """File handle as bytes: its type (s32), then the opaque handle. ENOTSUP where the file system has none."""
+        buffer = self._handle_buffer
+        struct.pack_into("<Ii", buffer, 0, 128, 0)
+        if _syscall(_NAME_TO_HANDLE, dirfd, name, buffer, ctypes.byref(self._mount_id), flags) < 0:
+            raise fail(name)
+        size, kind = struct.unpack_from("<Ii", buffer, 0)
+        return struct.pack("<i", kind) + buffer.raw[8:8 + size]
+
+
+def open_by_handle(mount_fd: int, handle: bytes, flags: int) -> int:
+    """Open the inode that `handle` names on the file system of `mount_fd`; ESTALE when it is gone."""
+    body = handle[4:]
+    packed = struct.pack("<I", len(body)) + handle[:4] + body
+    fd = _syscall(_OPEN_BY_HANDLE, mount_fd, packed, flags | os.O_CLOEXEC)
+    if fd < 0:
+        raise fail("file handle")
+    return t.cast(int, fd)
+
+
+_how = struct.Struct("<QQQ")
+
+
+def openat2(dirfd: int, path: bytes, flags: int, resolve: int) -> int:
+    fd = _syscall(_OPENAT2, dirfd, path, _how.pack(flags | os.O_CLOEXEC, 0, resolve), 24)
+    if fd < 0:
+        raise fail(path)
+    return t.cast(int, fd)
+
+
+def private_mount(path: bytes) -> int:
+    """A detached clone of the mount at `path`: holding it does not make the user's umount busy (open_tree, 5.2)."""
+    fd = _syscall(_OPEN_TREE, AT_FDCWD, path, 1 | os.O_CLOEXEC)  # OPEN_TREE_CLONE
+    if fd < 0:
+        raise fail(path)
+    return t.cast(int, fd)
+
+
+def link_fd(fd: int, dirfd: int, name: bytes) -> None:
+    """Give the inode of `fd` one more name (needs CAP_DAC_READ_SEARCH)."""
+    if _linkat(fd, b"", dirfd, name, AT_EMPTY_PATH) < 0:
+        raise fail(name)
+
+
+def rename_exchange(olddir: int, old: bytes, newdir: int, new: bytes) -> None:
+    if libc.renameat2(olddir, old, newdir, new, 2) < 0:
+        raise fail(new)
+
+
+def get_flags(fd: int) -> int:
+    """Inode flags that a user may set; 0 where the file system has none."""
+    buffer = bytearray(8)
+    try:
+        fcntl.ioctl(fd, FS_IOC_GETFLAGS, buffer)
+    except OSError:
+        return 0
+    return t.cast(int, struct.unpack_from("<I", buffer)[0]) & FS_USER_MODIFIABLE
+
+
+def set_flags(fd: int, flags: int) -> None:
+    """Set the user's flags, leaving the kernel's own as they are."""
+    buffer = bytearray(8)
+    fcntl.ioctl(fd, FS_IOC_GETFLAGS, buffer)
+    now = struct.unpack_from("<I", buffer)[0]
+    want = (now & ~FS_USER_MODIFIABLE) | flags
+    if want != now:
+        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("<Q", want))
+
+
+def syncfs(fd: int) -> None:
+    if libc.syncfs(fd) < 0:
+        raise fail("syncfs")
+
+
+def punch_hole(fd: int, at: int, length: int) -> bool:
+    """Whether the bytes could be made a hole."""
+    # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+    return bool(libc.fallocate(fd, 3, ctypes.c_longlong(at), ctypes.c_longlong(length)) == 0)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What becomes of an open transaction whose agent died, or whose host was booted again (I8).
+
+    after_death(journal, value, step_was_running=...) -> RESUME | UNDO | WAIT
+"""
+from __future__ import annotations
+
+import os
+
+from . import cgroups, states
+from .journal import Journal
+from .model import Summary, Transaction
+from .rollback import roll_back
+from .transaction import boot_id
+
+RESUME, UNDO, WAIT = "resume", "undo", "wait"
+
+
+def after_death(journal: Journal, value: Transaction, *, step_was_running: bool) -> str:
+    """The agent is started anew and finds `value` open. Between steps nothing was lost, since images are written before the change; in a step
+    calls may have failed, so the transaction is doomed: its controller hears so at the next request, or the lease ends it."""
+    if value.state == states.ABORTING:
+        return UNDO
+    if value.state in (states.PREPARED, states.WAITING_REBOOT):
+        return WAIT
+    if value.boot_id != boot_id():
+        return UNDO
+    if value.state == states.ACTIVE and not step_was_running and not _torn(journal, value):
+        return RESUME
+    if value.state == states.ACTIVE:
+        journal.set_state(value.id, states.DOOMED, reason="the agent died while a step was running")
+    return UNDO
+
+
+def _torn(journal: Journal, value: Transaction) -> bool:
+    """Whether a step's process was alive, whatever has become of it since."""
+    return any(step.state == states.STARTED for step in journal.steps(value.id))
+
+
+def kill_leftovers(journal: Journal, tx: str) -> None:
+    """Kill the processes of a transaction by the names of their cgroups: they outlive agents."""
+    prefix = "acid-%s-" % tx
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        for folder, folders, _files in os.walk(root):
+            for name in [name for name in folders if name.startswith(prefix)]:
+                cgroups.kill(os.path.join(folder, name))
+
+
+def at_boot(journal: Journal) -> Summary | None:
+    """Undo what a crash left open; None when there was nothing to do."""
+    value = journal.open_transaction()
+    if value is None or value.state in (states.PREPARED, states.WAITING_REBOOT):
+        return None
+    return roll_back(journal, value.id, reason="the host was booted with the transaction open", at_boot=True)

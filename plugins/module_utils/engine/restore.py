@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Put one inode's content and metadata back, in the order that keeps each step from spoiling an earlier one.
+
+content, owner, mode, extended attributes, times; inode flags last of all and by themselves (`set_flags`), since +i forbids the rest.
+chown drops suid and capabilities; writing drops capabilities; chmod changes an ACL's mask.
+"""
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import typing as t
+
+from . import kernel
+from .trace.images import read_xattrs
+from .undolog import Basic
+
+_BLOCK = 1 << 17
+_SECURITY = b"security."
+
+
+def proc(fd: int) -> bytes:
+    """A path that leads to the inode of an O_PATH fd."""
+    return b"/proc/self/fd/%d" % fd
+
+
+def set_contents(fd: int, source: int, size: int) -> None:
+    """Make the file open for writing at `fd` equal to the first `size` bytes of `source`: only blocks that differ are written, and the cut
+    comes last, so that a process which has it mapped meets no SIGBUS (TRACE.md 22). Holes come back as holes."""
+    at = 0
+    while at < size:
+        start, end = _next_data(source, at, size)
+        if start > at:
+            _make_hole(fd, at, start - at)
+        at = start
+        while at < end:
+            data = os.pread(source, min(_BLOCK, end - at), at)
+            if not data:
+                break
+            if os.pread(fd, len(data), at) != data:
+                os.pwrite(fd, data, at)
+            at += len(data)
+        at = max(at, end)
+    if os.fstat(fd).st_size != size:
+        os.ftruncate(fd, size)
+
+
+def _next_data(fd: int, at: int, size: int) -> tuple[int, int]:
+    """The next extent of data in [at, size), or (size, size)."""
+    try:
+        start = min(os.lseek(fd, at, os.SEEK_DATA), size)
+    except OSError as error:
+        return (size, size) if error.errno == errno.ENXIO else (at, size)
+    try:
+        return start, min(os.lseek(fd, start, os.SEEK_HOLE), size)
+    except OSError:
+        return start, size
+
+
+def _make_hole(fd: int, at: int, length: int) -> None:
+    """Punch, where the target has data; zeros where the file system cannot punch."""
+    end = min(at + length, os.fstat(fd).st_size)
+    if end <= at or _next_data(fd, at, end)[0] >= end:
+        return
+    if not kernel.punch_hole(fd, at, end - at):
+        while at < end:
+            at += os.pwrite(fd, bytes(min(_BLOCK, end - at)), at)
+
+
+def set_basic(fd: int, basic: Basic) -> None:
+    """Owner and mode of the inode of an O_PATH fd. chown only where it differs: it drops suid and capabilities."""
+    path = proc(fd)
+    now = os.stat(path)
+    if (now.st_uid, now.st_gid) != (basic.uid, basic.gid):
+        os.chown(path, basic.uid, basic.gid)
+        now = os.stat(path)
+    if not stat.S_ISLNK(basic.mode) and now.st_mode != basic.mode:
+        os.chmod(path, stat.S_IMODE(basic.mode))
+
+
+def set_xattrs(fd: int, pairs: t.Sequence[tuple[bytes, bytes]]) -> None:
+    """All extended attributes, and no other. Those that the kernel or an LSM refuses to take away are left."""
+    path = os.fsdecode(proc(fd))
+    want, now = dict(pairs), dict(read_xattrs(fd))
+    for name in now:
+        if name not in want:
+            try:
+                os.removexattr(path, name)
+            except OSError as error:
+                if not name.startswith(_SECURITY) or error.errno not in (errno.EACCES, errno.EPERM, errno.EOPNOTSUPP):
+                    raise
+    for name, value in pairs:
+        if now.get(name) != value:
+            os.setxattr(path, name, value)
+
+
+def set_times(fd: int, basic: Basic) -> None:
+    os.utime(proc(fd), ns=(basic.atime, basic.mtime))
+
+
+def differences(fd: int, basic: Basic, xattrs: t.Sequence[tuple[bytes, bytes]] | None, *, sized: bool) -> list[str]:
+    """What of the metadata is not as wanted, for the verification: names of attributes. `sized`: the contents were restored, so the size counts."""
+    now, wrong = os.stat(proc(fd)), []
+    if stat.S_IFMT(now.st_mode) != stat.S_IFMT(basic.mode):
+        return ["type"]
+    if stat.S_IMODE(now.st_mode) != stat.S_IMODE(basic.mode):
+        wrong.append("mode")
+    if (now.st_uid, now.st_gid) != (basic.uid, basic.gid):
+        wrong.append("owner")
+    if now.st_mtime_ns != basic.mtime:
+        wrong.append("mtime")
+    if sized and now.st_size != basic.size:
+        wrong.append("size")
+    if xattrs is not None and dict(read_xattrs(fd)) != dict(xattrs):
+        wrong.append("extended attributes")
+    return wrong

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How long images are kept after a transaction has ended, and getting rid of them."""
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import typing as t
+
+from . import states
+from .errors import JournalDamaged
+from .journal import Journal
+from .model import Transaction
+from .store import STATE, Store
+from .transaction import directory_of
+from .wanted import read
+
+DAYS, PERCENT = 7.0, 10.0
+_ENDED = (states.COMMITTED, states.ABORTED, states.RESOLVED)
+
+
+class Limits(t.NamedTuple):
+    """Keep images for `days`, and while they and the logs take less than `percent` of their file system."""
+
+    days: float = DAYS
+    percent: float = PERCENT
+
+    @classmethod
+    def of(cls, options: dict[str, t.Any]) -> Limits:
+        retention = options.get("retention") or {}
+        return cls(float(retention.get("days", DAYS)), float(retention.get("percent", PERCENT))) if isinstance(retention, dict) else cls()
+
+
+def gc(journal: Journal, *, limits: Limits | None = None, now_ns: int | None = None) -> list[str]:
+    """Drop the images of ended transactions beyond their limits, the oldest first. Returns their ids."""
+    now = time.time_ns() if now_ns is None else now_ns
+    ended = [value for value in journal.transactions() if value.images and value.state in _ENDED]
+    dropped = []
+    for value in ended:
+        own = limits or Limits.of(value.options)
+        aged = value.ended_ns is not None and now - value.ended_ns > own.days * 86400e9
+        if aged or _share(STATE) > own.percent:
+            drop(journal, value)
+            dropped.append(value.id)
+    return dropped
+
+
+def drop(journal: Journal, value: Transaction) -> None:
+    """After this the transaction can be listed, and neither rolled back nor diffed."""
+    journal.drop_images(value.id)
+    directory = directory_of(value.id)
+    store = Store(value.id)
+    try:
+        for seen in read(directory).file_systems.values():
+            store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
+        store.remove()
+    except (JournalDamaged, FileNotFoundError):
+        pass  # without its log only the store on our own file system can be found
+    finally:
+        store.close()
+    shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree("%s/store/%s" % (STATE, value.id), ignore_errors=True)
+
+
+def _share(path: str) -> float:
+    """Per cent of its file system that the tree takes (inodes that have other names too count in full)."""
+    blocks = 0
+    for folder, _folders, files in os.walk(path):
+        for name in files:
+            try:
+                blocks += os.lstat(os.path.join(folder, name)).st_blocks
+            except OSError:
+                continue
+    room = os.statvfs(path)
+    return 100.0 * blocks * 512 / max(1, room.f_blocks * room.f_frsize)

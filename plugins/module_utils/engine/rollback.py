@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Roll a transaction back, whole or to a savepoint: processes, probes, files, probes, verification.
+
+    summary = roll_back(journal, tx, reason="...")            the whole of it; the processes are dead already
+    roll_back_to(open_transaction, point)                     an open transaction, which goes on afterwards
+
+Every part looks first and then acts, so a crash at any point is mended by running it again (I2). The log is verified before anything is touched (I7).
+"""
+from __future__ import annotations
+
+import time
+
+from . import states
+from .errors import AcidError, JournalDamaged, WrongState
+from .journal import Journal
+from .model import DIFFERS, MOOT, Savepoint, Summary
+from .probes.base import Circumstances, Outcome
+from .probes.registry import NAMES, Probes
+from .store import Store
+from .transaction import OpenTransaction, boot_id, directory_of, summary
+from .undo import Undo
+from .undolog import Writer
+from .wanted import Wanted, read
+
+
+def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False) -> Summary:
+    """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done."""
+    start = time.monotonic()
+    value = journal.get(tx)
+    if value.state == states.ABORTED:
+        known = journal.summary(tx)
+        return known if known is not None else Summary(tx, value.name, value.state)
+    after_commit = value.state == states.COMMITTED
+    if after_commit:
+        _refuse_overtaken(journal, tx)
+    if value.state != states.UNDO_FAILED:  # tried again: it stays that, until it is exact
+        journal.set_state(tx, states.ABORTING, reason=reason)
+    for kind in (DIFFERS, MOOT):
+        journal.drop_notes(tx, kind)
+    store = Store(tx)
+    try:
+        wanted = read(directory_of(tx))
+        log = Writer.resume(directory_of(tx))
+    except JournalDamaged as error:
+        journal.note(tx, DIFFERS, str(error))
+        journal.set_state(tx, states.UNDO_FAILED, reason=error.msg)
+        raise
+    try:
+        units, paths = _undo(journal, tx, wanted, store, log, epoch=0, after_commit=after_commit or value.ended_ns is not None, at_boot=at_boot)
+    except (OSError, AcidError) as error:
+        journal.note(tx, DIFFERS, "undo stopped: %s" % error)
+        journal.set_state(tx, states.UNDO_FAILED, reason=str(error))
+        return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start)
+    finally:
+        log.close()
+        store.close()
+    failed = bool(journal.notes(tx, DIFFERS))
+    for step in journal.steps(tx):
+        journal.set_step_state(tx, step.n, states.UNDO_FAILED if failed else states.UNDONE)
+    end = states.UNDO_FAILED if failed else states.ABORTED
+    journal.set_state(tx, end, reason="see acidctl show %s" % tx if failed else "")
+    return summary(journal, tx, end, time.monotonic() - start, units=units, paths=paths)
+
+
+def roll_back_to(transaction: OpenTransaction, point: Savepoint) -> Summary:
+    """Undo all since the savepoint. The transaction stays open; what its later steps left running is killed."""
+    start = time.monotonic()
+    journal, tx = transaction.journal, transaction.id
+    later = [step for step in journal.steps(tx) if step.epoch >= point.epoch]
+    transaction.kill_processes(min((step.n for step in later), default=1 << 30))
+    transaction.seal()
+    with transaction.lock:
+        wanted = read(directory_of(tx), epoch=point.epoch)
+        units, paths = _undo(journal, tx, wanted, transaction.store, transaction.log, epoch=point.epoch, after_commit=False, at_boot=False)
+        for step in later:
+            journal.set_step_state(tx, step.n, states.UNDONE)
+        journal.drop_savepoints(tx, after=point.epoch)
+        again = journal.add_savepoint(tx, point.name)
+        transaction.capture.epoch(again.epoch, 0)
+    if journal.notes(tx, DIFFERS):
+        transaction.doom("the undo to savepoint %s was not exact" % point.name)
+    return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, units=units, paths=paths)
+
+
+def _undo(journal: Journal, tx: str, wanted: Wanted, store: Store, log: Writer, *, epoch: int, after_commit: bool, at_boot: bool) -> tuple[list[str], int]:
+    """(units acted on, paths). What is not as before is in the journal's notes."""
+    value = journal.get(tx)
+    probes = Probes(value.options.get("probes") or NAMES)
+    windows = tuple((step.started_ns, step.sealed_ns or time.time_ns()) for step in journal.steps(tx) if step.epoch >= epoch)
+    before, about = {}, {}
+    for probe in probes.before_files():
+        captured = journal.probes(tx, probe.name)
+        images = [(at, image) for at, image in captured if at >= epoch]
+        if images:
+            before[probe.name] = images[0][1]
+            left = images[-1][1] if after_commit and images[-1][0] > value.epoch else None
+            about[probe.name] = Circumstances(windows or ((value.created_ns, value.created_ns),), left, value.boot_id != boot_id(), at_boot)
+    outcome = Outcome()
+    for probe in probes.before_files():
+        if probe.name in before:
+            outcome += probe.before_files(before[probe.name], about[probe.name])
+    files = Undo(store, log, wanted, epoch=epoch).run()
+    for probe in probes.after_files():
+        if probe.name in before:
+            outcome += probe.after_files(before[probe.name], about[probe.name])
+    for sentence in files.differs + list(outcome.failures):
+        journal.note(tx, DIFFERS, sentence)
+    for path in files.moot[:100]:
+        journal.note(tx, MOOT, path)
+    return list(outcome.units), files.paths
+
+
+def _refuse_overtaken(journal: Journal, tx: str) -> None:
+    """A committed transaction is rolled back newest first, unless nothing later touched the same paths."""
+    value = journal.get(tx)
+    if not value.images:
+        raise WrongState("The images of transaction %s are gone: its retention has ended." % tx, hint="acidctl list shows which can be rolled back.")
+    own: set[bytes] | None = None
+    for later in journal.transactions():
+        if later.created_ns > value.created_ns and later.state == states.COMMITTED and later.images:
+            own = set(read(directory_of(tx)).paths()) if own is None else own
+            shared = own & set(read(directory_of(later.id)).paths())
+            if shared:
+                raise WrongState("Transaction %s came later and changed %d of the same paths." % (later.id, len(shared)),
+                                 hint="Roll that back first: acidctl rollback %s." % later.id)

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Kept inodes and copies of one transaction: a directory per file system, since links and reflinks do not leave one.
+
+    /var/lib/acid/store/<tx>/            on the file system of /var/lib/acid
+    <mount point>/.acid-store/<tx>/      on every other one, made when the first image needs it (its parent's times are put back)
+
+Names in it: `<n>` a kept link, `c<n>` a copy of contents, `s-...` an inode staged by undo, `q-...` a tree put into quarantine by undo.
+"""
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+from . import kernel
+from .errors import StoreFull
+from .filesystems import TRACED, FileSystem, Mount, choose_mount, mounts_of
+
+STATE = "/var/lib/acid"
+HIDDEN = b".acid-store"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CHUNK = 1 << 20
+
+
+class Store:
+    """Images of the transaction `tx`. Not thread-safe: the caller holds the transaction's lock."""
+
+    def __init__(self, tx: str, *, state: str = STATE) -> None:
+        self._tx, self._state = tx.encode(), state.encode()
+        self._by_dev: dict[int, FileSystem | None] = {}
+        self.by_number: dict[int, FileSystem] = {}
+        self._mounts: list[Mount] = []
+        self._next_fs, self.next_number = 1, 1
+        self._state_dev = kernel.Reader().stat(kernel.AT_FDCWD, self._state).dev
+
+    # -- file systems ----------------------------------------------------------------------------------------------------
+
+    def file_system(self, dev: int) -> FileSystem | None:
+        """The file system of a device number as statx gives it; None where the host's own namespace does not show it."""
+        known = self._by_dev.get(dev)
+        if known is not None or dev in self._by_dev:
+            return known
+        self._mounts = mounts_of()
+        mount = choose_mount(self._mounts, dev)
+        found = None
+        if mount is not None:
+            found = FileSystem(self._next_fs, dev, mount.fstype, mount.point)
+            if found.policy == TRACED:
+                found.open_mount()
+            self._next_fs += 1
+            self.by_number[found.number] = found
+        self._by_dev[dev] = found
+        return found
+
+    def adopt(self, number: int, dev: int, fstype: bytes, mount_point: bytes) -> FileSystem | None:
+        """The file system that a log calls `number`, found again by its mount point. None when another one is mounted there now."""
+        mounts = [m for m in mounts_of() if m.point == mount_point and m.fstype == fstype]
+        if not mounts:
+            mount = choose_mount(mounts_of(), dev)
+            if mount is None or mount.fstype != fstype:
+                return None
+            mounts = [mount]
+        found = FileSystem(number, mounts[-1].dev, fstype, mounts[-1].point)
+        if found.policy == TRACED:
+            found.open_mount()
+        self.by_number[number] = self._by_dev[found.dev] = found
+        self._next_fs = max(self._next_fs, number + 1)
+        return found
+
+    def forget_unknown(self) -> None:
+        """After a mount call: what the host did not show may be there now, and the other way round."""
+        for dev in [dev for dev, fs in self._by_dev.items() if fs is None]:
+            del self._by_dev[dev]
+
+    def directory(self, fs: FileSystem) -> int:
+        """fd of the store directory on `fs`, made at first use."""
+        if fs.store_fd < 0:
+            fs.store_fd = self._open_directory(fs, create=True)
+        return fs.store_fd
+
+    def _relative(self, fs: FileSystem) -> bytes:
+        if fs.dev == self._state_dev:
+            return os.path.relpath(self._state, fs.mount_point) + b"/store"
+        return HIDDEN
+
+    def _open_directory(self, fs: FileSystem, *, create: bool) -> int:
+        fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fs.mount_fd)
+        for part in self._relative(fs).split(b"/") + [self._tx]:
+            if create:
+                before = os.fstat(fd)
+                try:
+                    os.mkdir(part, 0o700, dir_fd=fd)
+                    os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+                except FileExistsError:
+                    pass
+            try:
+                child = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = child
+        return fd
+
+    def existing_directory(self, fs: FileSystem) -> int:
+        """Like `directory`, but -1 where the transaction never kept anything."""
+        if fs.store_fd < 0:
+            try:
+                fs.store_fd = self._open_directory(fs, create=False)
+            except FileNotFoundError:
+                return -1
+        return fs.store_fd
+
+    # -- images ----------------------------------------------------------------------------------------------------------
+
+    def number(self) -> int:
+        self.next_number += 1
+        return self.next_number - 1
+
+    def keep_link(self, fs: FileSystem, dirfd: int, name: bytes, handle: bytes) -> int:
+        """One more name, in the store, for the inode `handle`; (dirfd, name), where it stands, allows a quicker way unless dirfd is -1.
+
+        OSError EXDEV, EMLINK, EPERM where it cannot have one.
+        """
+        number, directory = self.number(), self.directory(fs)
+        target = b"%d" % number
+        if fs.shared_mount and dirfd >= 0:
+            try:
+                os.link(name, target, src_dir_fd=dirfd, dst_dir_fd=directory, follow_symlinks=False)
+                return number
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+        fd = fs.open(handle)
+        try:
+            kernel.link_fd(fd, directory, target)
+        finally:
+            os.close(fd)
+        return number
+
+    def links_of(self, fs: FileSystem, number: int) -> int:
+        """Link count of the kept inode `number`."""
+        return os.stat(b"%d" % number, dir_fd=self.directory(fs), follow_symlinks=False).st_nlink
+
+    def drop_link(self, fs: FileSystem, number: int) -> None:
+        os.unlink(b"%d" % number, dir_fd=self.directory(fs))
+
+    def copy(self, fs: FileSystem, handle: bytes, size: int) -> int:
+        """A copy of the contents, by reflink where the file system can, holes kept. StoreFull when there is no room."""
+        number, directory = self.number(), self.directory(fs)
+        source = fs.open(handle, os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK)
+        name = b"c%d" % number
+        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        try:
+            copy_data(source, target, size)
+        except OSError as error:
+            os.unlink(name, dir_fd=directory)
+            if error.errno in _FULL:
+                raise StoreFull("no space for a before-image of %d bytes on %s" % (size, os.fsdecode(fs.mount_point)),
+                                hint="Free space there and run the play again.") from error
+            raise
+        finally:
+            os.close(source)
+            os.close(target)
+        return number
+
+    def open_copy(self, fs: FileSystem, number: int) -> int:
+        return os.open(b"c%d" % number, os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC, dir_fd=self.directory(fs))
+
+    # -- end -------------------------------------------------------------------------------------------------------------
+
+    def remove(self) -> None:
+        """Delete all images of the transaction on every file system that it knows."""
+        for fs in self.by_number.values():
+            if fs.policy != TRACED or fs.mount_fd < 0 or self.existing_directory(fs) < 0:
+                continue
+            remove_tree_contents(fs.store_fd)
+            os.close(fs.store_fd)
+            fs.store_fd = -1
+            self._remove_directory(fs)
+
+    def _remove_directory(self, fs: FileSystem) -> None:
+        relative = self._relative(fs)
+        os.rmdir(relative + b"/" + self._tx, dir_fd=fs.mount_fd)
+        if relative == HIDDEN:
+            before = os.fstat(fs.mount_fd)
+            try:
+                os.rmdir(relative, dir_fd=fs.mount_fd)
+                os.utime(fs.mount_fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+
+    def close(self) -> None:
+        for fs in self.by_number.values():
+            fs.close()
+
+
+def copy_data(source: int, target: int, size: int) -> None:
+    """Copy by reflink, else extent by extent, leaving the holes holes (a lastlog of 300 GB is mostly hole)."""
+    try:
+        fcntl.ioctl(target, kernel.FICLONE, source)
+        return
+    except OSError:
+        pass
+    os.ftruncate(target, size)
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            start = at
+        try:
+            end = min(os.lseek(source, start, os.SEEK_HOLE), size)
+        except OSError:
+            end = size
+        while start < end:
+            start += _copy_range(source, target, start, end - start)
+        at = end
+
+
+def _copy_range(source: int, target: int, at: int, length: int) -> int:
+    try:
+        done = os.copy_file_range(source, target, min(length, 1 << 30), at, at)
+        if done:
+            return done
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    data = os.pread(source, min(length, _CHUNK), at)
+    if not data:
+        return length  # it shrank meanwhile
+    return os.pwrite(target, data, at)
+
+
+def remove_tree_contents(directory: int) -> None:
+    """Delete everything below an open directory, also where chattr +i or +a forbids it."""
+    for entry in os.scandir(directory):
+        name = os.fsencode(entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                unlock(child)
+                remove_tree_contents(child)
+            finally:
+                os.close(child)
+            os.rmdir(name, dir_fd=directory)
+            continue
+        try:
+            os.unlink(name, dir_fd=directory)
+        except PermissionError:
+            if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                raise
+            locked = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                flags = unlock(locked)
+                os.unlink(name, dir_fd=directory)
+                kernel.set_flags(locked, flags)  # it may have another name, which stays as it is
+            finally:
+                os.close(locked)
+
+
+def unlock(fd: int) -> int:
+    """Take chattr's +i and +a away; the flags as they were."""
+    flags = kernel.get_flags(fd)
+    if flags & (kernel.FS_IMMUTABLE_FL | kernel.FS_APPEND_FL):
+        kernel.set_flags(fd, flags & ~(kernel.FS_IMMUTABLE_FL | kernel.FS_APPEND_FL))
+    return flags

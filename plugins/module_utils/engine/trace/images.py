@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Before-images of places and inodes: what is put into the undo log and the store, once per epoch (I1, docs/adr/0001).
+
+A *place* is (directory, name). Images are taken the first time that an epoch touches a place or an inode, so the order in which two threads'
+calls then run does not matter: both images are from before both. Nothing is taken for inodes born in the epoch, nor for places in directories
+that were: at the epoch's start they did not exist.
+
+A call goes on running after its notification is answered. Until its thread shows up again it is *in flight*: what it moves may arrive at its
+places at any moment, so a second call at these places takes images of the arrivals too, by handle.
+"""
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+import typing as t
+
+from .. import kernel
+from ..errors import StepRefused
+from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem
+from ..kernel import AT_EMPTY_PATH, Reader, Stat
+from ..store import Store
+from ..undolog import (
+    COPY,
+    INLINE,
+    LINK,
+    NOTHING,
+    Basic,
+    Content,
+    DirectorySeen,
+    Dropped,
+    Entry,
+    EpochStarted,
+    FileSystemSeen,
+    Flags,
+    Keep,
+    Writer,
+    Xattrs,
+)
+from .resolve import Place
+
+#: A kept link keeps a lock file alive for those who wait for its end (TRACE.md 12), so what is as small as one is copied.
+SMALL = 1024
+#: Contents up to this many bytes go into the log itself.
+INLINE_LIMIT = 4096
+_CLOCK_REALTIME_COARSE = 5  # linux/time.h
+_GONE = (errno.ENOENT, errno.ESTALE)
+_FLIGHTS = 4
+
+#: Contents here are left as they are, since other processes append to them; what is created or removed is undone all the same.
+CONTENTS_LEFT = (b"/var/log", b"/run")
+#: The engine's own paths. The remote temp directories of the play are added by begin.
+OUTSIDE_PATHS = (b"/var/lib/acid", b"/run/acid", b"/usr/local/lib/acid")
+
+#: Identity of an inode within an epoch: (device, number, birth time), or the handle for the last where there is no birth time.
+Key = tuple[int, int, t.Union[int, bytes]]
+Where = tuple[int, bytes]
+
+
+def below(path: bytes, roots: t.Iterable[bytes]) -> bool:
+    return any(path == root or path.startswith(root + b"/") for root in roots)
+
+
+class Directory(t.NamedTuple):
+    """A directory in which a step changes places; `outside`: no images are taken there."""
+
+    number: int
+    fs: FileSystem
+    path: bytes
+    outside: bool
+    contents_left: bool
+
+
+class Observed(t.NamedTuple):
+    """Something that the trace saw: kind is one of model's note kinds, or "peer" (a UNIX socket that a step connected to)."""
+
+    kind: str
+    text: str
+    step: int
+
+
+class Inode(t.NamedTuple):
+    """An inode under way to a place."""
+
+    fs: FileSystem
+    handle: bytes
+    state: Stat
+    path: bytes
+
+
+class Flight(t.NamedTuple):
+    """A call that was let run and may not have ended: the places it changes and the old inodes it moves."""
+
+    places: tuple[Where, ...]
+    moved: tuple[Inode, ...]
+
+
+class _Pending(t.NamedTuple):
+    fs: FileSystem
+    number: int
+    links_before: int
+    handle: bytes
+    key: Key
+
+
+class Images:
+    """Takes images for one transaction. The caller holds the transaction's lock, and sets `step` and `thread` before each call."""
+
+    def __init__(self, store: Store, log: Writer, *, outside: t.Sequence[bytes], next_directory: int, observe: t.Callable[[Observed], None]) -> None:
+        self.store, self.log, self.reader = store, log, Reader()
+        self.outside = OUTSIDE_PATHS + tuple(outside)
+        self._observe = observe
+        self._next_directory = next_directory
+        self._directories: dict[Key, Directory] = {}
+        self._file_systems: set[int] = set(store.by_number)
+        self._observed: set[tuple[str, str]] = set()
+        self._epoch_start = 0
+        self.step = self.thread = 0
+        self._pending: dict[int, _Pending] = {}
+        self._forget()
+
+    # -- epochs ----------------------------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._seen_places: set[Where] = set()
+        self._seen_basic: set[Key] = set()
+        self._seen_xattrs: set[Key] = set()
+        self._seen_flags: set[Key] = set()
+        self._seen_contents: set[Key] = set()
+        self._kept: set[Key] = set()
+        self.flights: dict[int, Flight] = {}
+
+    def epoch(self, epoch: int, step: int) -> None:
+        """A new epoch begins. Births count from the kernel's coarse clock, the one that stamps inodes: what was born in the very
+        tick in which the epoch begins is taken for old, which costs an image and no more."""
+        self.settle_all()
+        self._forget()
+        self._epoch_start = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+        self.log.append(EpochStarted(epoch, step))
+
+    def born(self, fs: FileSystem, state: Stat) -> bool:
+        """Whether the inode was made in this epoch. The upper bound keeps out birth times in the future, from a clock that was wrong."""
+        return fs.birth_times and self._epoch_start < state.btime <= time.clock_gettime_ns(time.CLOCK_REALTIME)
+
+    def tell(self, kind: str, text: str) -> None:
+        if (kind, text) not in self._observed:
+            self._observed.add((kind, text))
+            self._observe(Observed(kind, text, self.step))
+
+    # -- what is there ---------------------------------------------------------------------------------------------------
+
+    def traced(self, dev: int) -> FileSystem | None:
+        """The file system, when images are to be taken there."""
+        fs = self.store.file_system(dev)
+        if fs is None:
+            self.tell("irreversible", "changes on a file system that only a step's own mount namespace shows")
+            return None
+        if fs.policy == TRACED:
+            if fs.number not in self._file_systems:
+                self._file_systems.add(fs.number)
+                self.log.append(FileSystemSeen(fs.number, fs.dev, fs.fstype, fs.mount_point))
+            return fs
+        if fs.policy == UNKNOWN:
+            raise StepRefused("the %s file system at %s has no file handles, so nothing there can be undone"
+                              % (fs.fstype.decode(), os.fsdecode(fs.mount_point)), hint="Keep the play away from it.")
+        if fs.policy == FOREIGN:
+            self.tell("irreversible", "changes below %s (%s)" % (os.fsdecode(fs.mount_point), fs.fstype.decode()))
+        return None
+
+    def key(self, state: Stat, dirfd: int, name: bytes, flags: int = 0) -> Key:
+        return state[:3] if state.btime else (state.dev, state.ino, self.reader.handle(dirfd, name, flags))
+
+    def directory(self, fd: int, state: Stat) -> Directory | None:
+        """The directory of `fd`, known to the log; None where no images are taken."""
+        key = self.key(state, fd, b"", AT_EMPTY_PATH)
+        known = self._directories.get(key)
+        if known is not None:
+            return None if known.outside else known
+        fs = self.traced(state.dev)
+        if fs is None:
+            return None
+        handle = self.reader.handle(fd, b"", AT_EMPTY_PATH)
+        path = self.path(fs, handle)
+        known = Directory(self._next_directory, fs, path, below(path, self.outside) or b"/.acid-store" in path, below(path, CONTENTS_LEFT))
+        self._next_directory += 1
+        self._directories[key] = known
+        if known.outside:
+            return None
+        self.log.append(DirectorySeen(known.number, fs.number, handle, path))
+        return known
+
+    @staticmethod
+    def path(fs: FileSystem, handle: bytes) -> bytes:
+        fd = fs.open(handle)
+        try:
+            return fs.path_of(fd)
+        finally:
+            os.close(fd)
+
+    # -- places ----------------------------------------------------------------------------------------------------------
+
+    def touch_place(self, directory: Directory, place: Place) -> bool:
+        """Image of what the place holds; whether this was its first touch in the epoch."""
+        name, found = place.name, place.found
+        assert name is not None
+        where = (directory.number, name)
+        if where in self._seen_places:
+            return False
+        if self.born(directory.fs, place.parent) and (found is None or self.born(directory.fs, found)):
+            return False
+        if found is None:
+            self.log.append(Entry(self.step, directory.number, 0, directory.fs.number, b"", name))
+        else:
+            self.log.append(Entry(self.step, directory.number, found.mode, directory.fs.number, self.reader.handle(place.fd, name), name))
+        self._seen_places.add(where)
+        return True
+
+    def touch_parent(self, directory: Directory, place: Place) -> None:
+        """A change of a place changes its directory's times."""
+        parent = place.parent
+        key = parent[:3] if parent.btime else self.key(parent, place.fd, b"", AT_EMPTY_PATH)
+        if key not in self._seen_basic and not self.born(directory.fs, parent):
+            self._basic(directory.fs, self.reader.handle(place.fd, b"", AT_EMPTY_PATH), parent, key, directory.path)
+
+    def keep(self, directory: Directory, place: Place, first: bool) -> None:
+        """The inode at the place is about to lose this name. One that was born in the epoch, and that does not stand at a place for the
+        first time, need not be kept."""
+        found, name = place.found, place.name
+        assert found is not None
+        assert name is not None
+        if not first and self.born(directory.fs, found):
+            return
+        key = self.key(found, place.fd, name)
+        if key in self._kept:
+            return
+        handle = self.reader.handle(place.fd, name)
+        self.keep_inode(Inode(directory.fs, handle, found, directory.path + b"/" + name), key, place)
+
+    def keep_inode(self, inode: Inode, key: Key, place: Place | None = None) -> None:
+        """Keep it by a link where it has other names or is large, else in the log. `place` allows the quicker link by name."""
+        fs, handle, state, _path = inode
+        kind = stat.S_IFMT(state.mode)
+        how, number, data = NOTHING, 0, b""
+        if fs.links and kind != stat.S_IFDIR and (state.nlink > 1 or (kind == stat.S_IFREG and state.size > SMALL)):
+            how, number = self._keep_link(inode, place)
+        if how == NOTHING:
+            if kind == stat.S_IFLNK:
+                how, data = INLINE, self._target(fs, handle)
+            elif kind == stat.S_IFREG:
+                how, number, data = self._contents(fs, handle, state.size)
+            self.touch_metadata(inode, key, xattrs=True, flags=kind in (stat.S_IFREG, stat.S_IFDIR))
+        self.log.append(Keep(self.step, fs.number, handle, how, number, data))
+        self._kept.add(key)
+        if how == LINK:
+            self._pending[self.thread] = _Pending(fs, number, state.nlink, handle, key)
+
+    def _keep_link(self, inode: Inode, place: Place | None) -> tuple[int, int]:
+        try:
+            if place is not None and place.name is not None and not self.flights:
+                return LINK, self.store.keep_link(inode.fs, place.fd, place.name, inode.handle)
+            return LINK, self.store.keep_link(inode.fs, -1, b"", inode.handle)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EMLINK, errno.EPERM):
+                raise
+            return NOTHING, 0
+
+    @staticmethod
+    def _target(fs: FileSystem, handle: bytes) -> bytes:
+        fd = fs.open(handle)
+        try:
+            return os.readlink(b"", dir_fd=fd)
+        finally:
+            os.close(fd)
+
+    def _contents(self, fs: FileSystem, handle: bytes, size: int) -> tuple[int, int, bytes]:
+        """(how, number, data) of a regular file's contents."""
+        if size == 0:
+            return INLINE, 0, b""
+        if size <= INLINE_LIMIT:
+            fd = fs.open(handle, os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK)
+            try:
+                data = os.pread(fd, INLINE_LIMIT + 1, 0)
+            finally:
+                os.close(fd)
+            if len(data) <= INLINE_LIMIT:
+                return INLINE, 0, data
+        return COPY, self.store.copy(fs, handle, size), b""
+
+    # -- inodes ----------------------------------------------------------------------------------------------------------
+
+    def _basic(self, fs: FileSystem, handle: bytes, state: Stat, key: Key, path: bytes) -> None:
+        self.log.append(Basic(self.step, fs.number, handle, state.mode, state.uid, state.gid, state.rdev, state.size, state.atime, state.mtime, path))
+        self._seen_basic.add(key)
+
+    def metadata_seen(self, key: Key, *, xattrs: bool, flags: bool) -> bool:
+        return key in self._seen_basic and (not xattrs or key in self._seen_xattrs) and (not flags or key in self._seen_flags)
+
+    def touch_metadata(self, inode: Inode, key: Key, *, xattrs: bool = False, flags: bool = False) -> None:
+        """Image of owner, mode and times; and of the extended attributes, and the inode flags, where these may change."""
+        fs, handle, state, path = inode
+        if xattrs and key not in self._seen_xattrs:
+            fd = fs.open(handle)
+            try:
+                self.log.append(Xattrs(self.step, fs.number, handle, read_xattrs(fd)))
+            finally:
+                os.close(fd)
+            self._seen_xattrs.add(key)
+        if flags and key not in self._seen_flags and stat.S_IFMT(state.mode) in (stat.S_IFREG, stat.S_IFDIR):
+            fd = fs.open(handle, os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME)
+            try:
+                self.log.append(Flags(self.step, fs.number, handle, kernel.get_flags(fd)))
+            finally:
+                os.close(fd)
+            self._seen_flags.add(key)
+        if key not in self._seen_basic:
+            self._basic(fs, handle, state, key, path)
+
+    def contents_seen(self, key: Key) -> bool:
+        return key in self._seen_contents
+
+    def touch_contents(self, inode: Inode, key: Key) -> None:
+        """A regular file is about to be written in place. A write drops capabilities, so the extended attributes go with it."""
+        if key in self._seen_contents:
+            return
+        self.touch_metadata(inode, key, xattrs=True)
+        fs, handle, state, _path = inode
+        how, number, data = self._contents(fs, handle, state.size)
+        self.log.append(Content(self.step, fs.number, handle, how, number, state.size, data))
+        self._seen_contents.add(key)
+
+    # -- calls in flight -------------------------------------------------------------------------------------------------
+
+    def fly(self, flight: Flight) -> None:
+        """This thread's call is let run."""
+        if len(self.flights) > _FLIGHTS:
+            for thread in [thread for thread in self.flights if not os.path.exists("/proc/%d" % thread)]:
+                del self.flights[thread]
+        self.flights[self.thread] = flight
+
+    def arrivals(self, where: Where) -> list[Inode]:
+        """Old inodes that calls in flight may bring to this place."""
+        return [inode for flight in self.flights.values() if where in flight.places for inode in flight.moved]
+
+    def keep_arrivals(self, where: Where) -> None:
+        for inode in self.arrivals(where):
+            key = self._inode_key(inode)
+            if key not in self._kept:
+                self._unless_gone(self.keep_inode, inode, key)
+
+    def touch_arrivals(self, where: Where, *, contents: bool, xattrs: bool, flags: bool) -> None:
+        for inode in self.arrivals(where):
+            key = self._inode_key(inode)
+            if contents and stat.S_ISREG(inode.state.mode):
+                self._unless_gone(self.touch_contents, inode, key)
+            else:
+                self._unless_gone(lambda i, k: self.touch_metadata(i, k, xattrs=xattrs, flags=flags), inode, key)
+
+    @staticmethod
+    def _inode_key(inode: Inode) -> Key:
+        return inode.state[:3] if inode.state.btime else (inode.state.dev, inode.state.ino, inode.handle)
+
+    @staticmethod
+    def _unless_gone(image: t.Callable[[Inode, Key], None], inode: Inode, key: Key) -> None:
+        try:
+            image(inode, key)
+        except OSError as error:
+            if error.errno not in _GONE:  # gone: whoever removed it has kept it
+                raise
+
+    # -- failed calls ----------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """The thread's last call has ended. Where it failed, its kept link goes again: nobody shall see a link count that is one too
+        high (TRACE.md 13)."""
+        self.flights.pop(self.thread, None)
+        pending = self._pending.pop(self.thread, None)
+        if pending is None or self.store.links_of(pending.fs, pending.number) <= pending.links_before:
+            return
+        self.log.append(Dropped(pending.fs.number, pending.handle, pending.number))
+        self._kept.discard(pending.key)
+        self.store.drop_link(pending.fs, pending.number)
+
+    def settle_all(self) -> None:
+        for thread in list(self._pending):
+            self.thread = thread
+            self.settle()
+
+
+def read_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
+    """All extended attributes of an O_PATH fd, by the magic link (works for symlinks and devices too)."""
+    path = "/proc/self/fd/%d" % fd
+    try:
+        names = os.listxattr(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.EPERM, errno.ELOOP):
+            return ()
+        raise
+    pairs = []
+    for name in sorted(names):
+        try:
+            pairs.append((os.fsencode(name), os.getxattr(path, name)))
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+                raise
+    return tuple(pairs)

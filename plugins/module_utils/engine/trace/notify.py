@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The listener: receive a notification, answer it (seccomp_unotify(2), include/uapi/linux/seccomp.h).
+
+    listener = Listener(fd);  note = listener.receive();  listener.answer(note.id, 0)
+
+Each id is written to a slot of shared memory before anything else happens with it, and cleared after the answer: an agent that dies in
+between leaves the id to its successor, which answers EIO (TRACE.md 10). Without that the caller would wait for ever.
+"""
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import struct
+import typing as t
+
+from .. import kernel
+
+_RECEIVE, _SEND, _ID_VALID, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x40082104
+_CONTINUE, _SYNC_WAKE_UP = 1, 1
+_NOTE = struct.Struct("<QIIiIQ6Q")
+_ANSWER = struct.Struct("<QqiI")
+_ZERO = bytes(80)
+
+
+class Note(t.NamedTuple):
+    """One call that waits: `thread` as the agent's namespace counts it; `audit` the ABI; six raw arguments."""
+
+    id: int
+    thread: int
+    number: int
+    audit: int
+    arguments: tuple[int, int, int, int, int, int]
+
+
+class Gone(Exception):
+    """The last process behind the listener has ended."""
+
+
+def blocking_receive_ends() -> bool:
+    """Whether a receive without poll returns when the last process is gone (about Linux 6.11; seen on 6.18)."""
+    release = os.uname().release.split(".")
+    return (int(release[0]), int(release[1].split("-")[0])) >= (6, 12)
+
+
+class Listener:
+    """One step's listener. `slot` is a writable buffer of 8 bytes for the id under way."""
+
+    def __init__(self, fd: int, slot: memoryview) -> None:
+        self.fd, self._slot = fd, slot
+        self._received, self._answer = bytearray(80), bytearray(24)
+        self._poll: select.poll | None = None
+        if not blocking_receive_ends():
+            self._poll = select.poll()
+            self._poll.register(fd, select.POLLIN)
+        # The flag lets the kernel hand the CPU over directly (6.6). It is an int by value: fcntl.ioctl would pass it as such, but
+        # the request number does not fit its signed int on older Pythons.
+        kernel.libc.ioctl(fd, ctypes.c_ulong(_SET_FLAGS), ctypes.c_ulong(_SYNC_WAKE_UP))
+
+    def receive(self) -> Note:
+        """The next call; waits for it. Gone when there will be none."""
+        buffer = self._received
+        while True:
+            if self._poll is not None:
+                events = self._poll.poll()
+                if events and events[0][1] & (select.POLLHUP | select.POLLERR | select.POLLNVAL) and not events[0][1] & select.POLLIN:
+                    raise Gone
+            buffer[:] = _ZERO
+            try:
+                fcntl.ioctl(self.fd, _RECEIVE, buffer)
+            except OSError as error:
+                if error.errno == errno.EINTR:
+                    continue
+                if error.errno == errno.ENOENT:
+                    if self._poll is None and self._hung_up():
+                        raise Gone from None
+                    continue  # the caller died between the wake-up and the receive
+                raise Gone from error
+            id_, thread, _flags, number, audit, _ip, *arguments = _NOTE.unpack(buffer)
+            self._slot[:8] = buffer[:8]
+            return Note(id_, thread, number, audit, tuple(arguments))
+
+    def _hung_up(self) -> bool:
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        events = poll.poll(0)
+        return bool(events) and not events[0][1] & select.POLLIN
+
+    def proceed(self, id_: int) -> None:
+        """Let the kernel run the call as it is."""
+        self._send(_ANSWER.pack(id_, 0, 0, _CONTINUE))
+
+    def refuse(self, id_: int, number: int) -> None:
+        """Make the call fail with errno `number`."""
+        self._send(_ANSWER.pack(id_, 0, -number, 0))
+
+    def _send(self, answer: bytes) -> None:
+        try:
+            fcntl.ioctl(self.fd, _SEND, answer)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
+                raise
+        self._slot[:8] = _ZERO[:8]
+
+
+def answer_orphans(fd: int, ids: t.Iterable[int], number: int) -> None:
+    """Fail the calls that a dead agent had received and not answered."""
+    for id_ in ids:
+        try:
+            fcntl.ioctl(fd, _SEND, _ANSWER.pack(id_, 0, -number, 0))
+        except OSError:
+            pass

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""An open transaction in the agent: its steps, epochs, tracers and probes, up to its end.
+
+    tx = OpenTransaction.begin(journal, ...);  tx.start_step(...);  tx.attach(...);  tx.savepoint(...);  tx.commit(...)
+
+Order of writes at commit (I3): every tracer lets run or has ended; the log's HEAD, durable; syncfs of each file system touched; then the one
+row that says COMMITTED. If the agent dies before that row, all is undoable; after it, only clean-up is left.
+"""
+from __future__ import annotations
+
+import os
+import threading
+import time
+import typing as t
+
+from . import cgroups, kernel, states
+from .errors import Doomed, NoTransaction, StaleToken, StepRefused, TraceUnavailable
+from .filesystems import TRACED
+from .journal import Journal
+from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, StepSummary, Summary, Transaction
+from .probes.registry import NAMES, Probes
+from .store import STATE, Store
+from .trace.capture import Capture
+from .trace.images import Images, Observed
+from .tracer import CAPTURE, LET_RUN, REFUSE, Slot, Tracer
+from .undolog import Writer
+from .wanted import read
+
+#: Socket by which programs ask PID 1 or another daemon to act
+_WAIT_FOR_MAIN = 30.0
+
+
+def directory_of(tx: str, state: str = STATE) -> str:
+    return "%s/tx/%s" % (state, tx)
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
+        return f.read().strip()
+
+
+def own_hash() -> str:
+    """The name of the directory that this engine was installed in."""
+    return os.path.basename(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class OpenTransaction:
+    """The transaction that the host is in. All methods may be called from any thread."""
+
+    def __init__(self, journal: Journal, value: Transaction, log: Writer, store: Store, *, next_directory: int) -> None:
+        self.journal, self.id, self.token, self.store, self.log = journal, value.id, value.token, store, log
+        self.options = value.options
+        self.lock = threading.Lock()
+        self._images = Images(store, log, outside=[os.fsencode(path) for path in value.options.get("exclude", [])],
+                              next_directory=next_directory, observe=self._observe)
+        self.capture = Capture(self._images)
+        self.step: Step | None = None
+        self.tracers: list[Tracer] = []
+        self.mains: dict[int, int] = {}  # pidfd -> step number
+        self.cgroups: dict[int, set[str]] = {}
+        self.peers: set[str] = set()
+        self.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.doomed = ""
+        self._observations: list[Observed] = []
+
+    # -- begin -----------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def begin(cls, journal: Journal, *, name: str, owner: str, options: dict[str, t.Any]) -> OpenTransaction:
+        value = journal.begin(name=name, owner=owner, options=options, boot_id=boot_id(), engine=own_hash())
+        try:
+            directory = directory_of(value.id)
+            os.makedirs(directory, 0o700)
+            log = Writer.create(directory)
+            self = cls(journal, value, log, Store(value.id), next_directory=1)
+            self.capture.epoch(0, 0)
+            self._capture_probes(0)
+            log.write_head()
+            return self
+        except BaseException:
+            journal.set_state(value.id, states.ABORTING, reason="begin failed")
+            journal.set_state(value.id, states.ABORTED)
+            raise
+
+    @classmethod
+    def resume(cls, journal: Journal, value: Transaction) -> OpenTransaction:
+        """After the agent died between steps: go on where the log ends."""
+        directory = directory_of(value.id)
+        wanted = read(directory)
+        log, store = Writer.resume(directory), Store(value.id)
+        for seen in wanted.file_systems.values():
+            store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
+        store.next_number = wanted.next_number
+        self = cls(journal, value, log, store, next_directory=wanted.next_directory)
+        self.capture.epoch(value.epoch, 0)
+        return self
+
+    def _capture_probes(self, epoch: int) -> None:
+        for probe in Probes(self.options.get("probes") or NAMES).before_files():
+            self.journal.set_probe(self.id, epoch, probe.name, probe.capture())
+
+    # -- steps -----------------------------------------------------------------------------------------------------------
+
+    def check(self, token: int) -> None:
+        if token != self.token:
+            raise StaleToken("Token %d is not the one of transaction %s." % (token, self.id),
+                             hint="Another controller has taken the host over: this one must stop.")
+        self.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def start_step(self, info: dict[str, t.Any], process: int) -> Step:
+        """The step of `info`, which may have begun already; `process` is its first process, about to become the step's command."""
+        with self.lock:
+            if self.doomed:
+                raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
+            if self.step is None or self.step.id != info["id"]:
+                self._seal()
+                self.step = self.journal.add_step(
+                    self.id, id=str(info["id"]), task=str(info.get("task", "")), module=str(info.get("module", "")),
+                    position=str(info.get("position", "")), no_log=bool(info.get("no_log")), pid=process)
+                self.capture.epoch(self.step.epoch, self.step.n)
+            step = self.step
+            self.capture.inherited(process, step.n)
+        group = cgroups.join(process, "acid-%s-%d" % (self.id, step.n))
+        if group is not None:
+            self.cgroups.setdefault(step.n, set()).add(group)
+        return step
+
+    def attach(self, step: Step, process: int, fd: int, ended: t.Callable[[Tracer], None]) -> Tracer:
+        """Serve the step's listener from now on."""
+        name = "acid-%s-%d-%d" % (self.id, step.n, process)
+        tracer = Tracer(name=name, fd=fd, slot=Slot(), lock=self.lock, capture=self.capture, step=step.n, mode=REFUSE if self.doomed else CAPTURE,
+                        failed=self._failed, ended=ended)
+        self.mains[os.pidfd_open(process)] = step.n
+        self.tracers.append(tracer)
+        tracer.start()
+        return tracer
+
+    def main_ended(self, pidfd: int) -> None:
+        del self.mains[pidfd]
+        os.close(pidfd)
+        self.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def seal(self) -> None:
+        with self.lock:
+            self._seal()
+
+    def _seal(self) -> None:
+        """The running step ends: what it left behind goes on in the next one's epoch."""
+        if self.step is None:
+            return
+        self._images.settle_all()
+        self.log.write_head()
+        for seen in self._observations:
+            if seen.kind == IRREVERSIBLE:
+                self.journal.note(self.id, IRREVERSIBLE, seen.text, step=seen.step or None)
+        self._observations.clear()
+        self.journal.seal_step(self.id, self.step.n)
+        for group in self.cgroups.get(self.step.n, set()):
+            cgroups.remove(group)
+        self.step = None
+
+    def _observe(self, seen: Observed) -> None:
+        if seen.kind == "peer":
+            self.peers.add(seen.text)
+        else:
+            self._observations.append(seen)
+
+    def _failed(self, step: int, reason: str) -> None:
+        """No image could be taken: the call was answered EIO, and nothing happened."""
+        self._observations.append(Observed(IRREVERSIBLE, "refused with EIO, nothing changed: " + reason, step))
+
+    # -- the end ---------------------------------------------------------------------------------------------------------
+
+    def doom(self, reason: str) -> None:
+        with self.lock:
+            self.doomed = self.doomed or reason
+            for tracer in self.tracers:
+                tracer.mode = REFUSE
+        self.journal.set_state(self.id, states.DOOMED, reason=reason)
+
+    def savepoint(self, name: str) -> Savepoint:
+        with self.lock:
+            if self.doomed:
+                raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
+            self._seal()
+            point = self.journal.add_savepoint(self.id, name)
+            self.capture.epoch(point.epoch, 0)
+        self._capture_probes(point.epoch)
+        return point
+
+    def wait_for_mains(self) -> None:
+        """The controller has the step's result, so its process is about to end."""
+        end = time.monotonic() + _WAIT_FOR_MAIN
+        while self.mains and time.monotonic() < end:
+            time.sleep(0.002)
+
+    def commit(self, armed: t.Sequence[str]) -> Summary:
+        start = time.monotonic()
+        with self.lock:
+            if self.doomed:
+                raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
+        known = {step.id for step in self.journal.steps(self.id)}
+        missing = [step for step in armed if step not in known]
+        if missing:
+            self.doom("%d step(s) ran without the shim" % len(missing))
+            raise Doomed("Transaction %s: %d step(s) ran without the shim, so their changes were not seen." % (self.id, len(missing)),
+                         hint="It can only be rolled back, and what those steps changed is not undone.")
+        self.seal()
+        self._note_survivors()
+        self._capture_probes(self.journal.get(self.id).epoch + 1)
+        with self.lock:
+            for tracer in self.tracers:
+                tracer.mode = LET_RUN
+            self.log.write_head(durable=True)
+            for fs in self.store.by_number.values():
+                if fs.policy == TRACED:
+                    kernel.syncfs(fs.mount_fd)
+        self.journal.set_state(self.id, states.COMMITTED)
+        self.close()
+        return self.summary(states.COMMITTED, time.monotonic() - start)
+
+    def _note_survivors(self) -> None:
+        for number, groups in self.cgroups.items():
+            for group in groups:
+                for process in cgroups.processes(group):
+                    command = cgroups.command_of(process)
+                    if command:
+                        self.journal.note(self.id, SURVIVOR, command, step=number)
+
+    def summary(self, state: str, seconds: float) -> Summary:
+        return summary(self.journal, self.id, state, seconds)
+
+    def kill_processes(self, first_step: int = 0) -> None:
+        """Kill what steps from `first_step` on left running, and wait until their tracers have ended."""
+        with self.lock:
+            chosen = [tracer for tracer in self.tracers if tracer.step >= first_step]
+            for tracer in chosen:
+                tracer.mode = REFUSE
+        for number, groups in list(self.cgroups.items()):
+            if number >= first_step:
+                for group in groups:
+                    cgroups.kill(group)
+        for tracer in chosen:
+            for thread in list(tracer.threads):
+                kill_traced(thread)
+            tracer.join(timeout=5.0)
+
+    def close(self) -> None:
+        self.log.close()
+        self.store.close()
+
+
+def kill_traced(thread: int) -> None:
+    """Kill a process that left its step's cgroup (su by pam_systemd moves it), unless the number has gone to another one since."""
+    try:
+        with open("/proc/%d/status" % thread, encoding="utf-8", errors="surrogateescape") as f:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+    except OSError:
+        return
+    if fields.get("Seccomp") == "2" and int(fields.get("Seccomp_filters", "1")) > _own_filters():
+        os.kill(int(fields["Tgid"]), 9)
+
+
+def _own_filters() -> int:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as f:
+        return next((int(line.split()[1]) for line in f if line.startswith("Seccomp_filters:")), 0)
+
+
+def summary(journal: Journal, tx: str, state: str, seconds: float, *, units: t.Sequence[str] = (), paths: int | None = None) -> Summary:
+    """What the controller and people are told of a transaction."""
+    value = journal.get(tx)
+    counts = paths_by_step(tx)
+    notes = journal.notes(tx)
+    result = Summary(
+        tx, value.name, state, tuple(StepSummary.of(step, paths=counts.get(step.n, 0)) for step in journal.steps(tx)),
+        sum(counts.values()) if paths is None else paths, tuple(units),
+        tuple(note.text for note in notes if note.kind == IRREVERSIBLE), tuple(note.text for note in notes if note.kind == SURVIVOR),
+        tuple(note.text for note in notes if note.kind == "differs"), round(seconds, 3))
+    journal.set_summary(tx, result)
+    return result
+
+
+def paths_by_step(tx: str) -> dict[int, int]:
+    """How many places, inodes and values each step touched."""
+    wanted = read(directory_of(tx))
+    counts: dict[int, set[bytes]] = {}
+    for (number, name), entry in wanted.entries.items():
+        counts.setdefault(entry.step, set()).add(wanted.directories[number].path + b"/" + name)
+    for basic in wanted.basics.values():
+        if basic.mode & 0o170000 != 0o040000:
+            counts.setdefault(basic.step, set()).add(basic.path)
+    for value in wanted.values.values():
+        counts.setdefault(value.step, set()).add(value.path)
+    return {step: len(paths) for step, paths in counts.items() if step}
+
+
+__all__ = ["NoTransaction", "OpenTransaction", "StepRefused", "TraceUnavailable", "boot_id", "directory_of", "own_hash", "summary"]

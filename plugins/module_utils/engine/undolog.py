@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The undo log: an append-only file of before-images, one framed record per write(2), written before the change may happen (I1).
+
+    log = Writer.create(path);  log.append(Entry(...));  log.head()     the agent, while steps run
+    for record in read(path, head): ...                                 undo, diff, verify
+
+Frame: length (u32) of the payload, number (u64, from 0), kind (u8), payload, chain (16 bytes): blake2b over the chain before and this frame.
+A crash may leave a torn last frame: a reader ends there, provided that HEAD (number and chain, kept in a file of its own, written at
+step boundaries) is not beyond it. Any other damage is refused before a path is touched (I7).
+
+A writer that dies between two appends has written whole frames only up to the last acknowledged change; the next writer (`Writer.resume`)
+cuts a torn tail off, which no change can have followed.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import typing as t
+
+from .errors import JournalDamaged, JournalUnwritable
+
+_FRAME = struct.Struct("<IQB")
+_HEAD = struct.Struct("<8sQ16s")
+_MAGIC = b"acidlog1"
+_CHAIN = 16
+
+# How a KEEP or CONTENT image is stored
+LINK, INLINE, COPY, NOTHING = 1, 2, 3, 4
+
+
+class FileSystemSeen(t.NamedTuple):
+    """Number `fs` stands for this file system from here on. dev: (major << 32) | minor, for display; mount_point: where, in PID 1's namespace."""
+
+    fs: int
+    dev: int
+    fstype: bytes
+    mount_point: bytes
+
+
+class DirectorySeen(t.NamedTuple):
+    """Number `directory` stands for the directory with this handle; path for display and as a hint only."""
+
+    directory: int
+    fs: int
+    handle: bytes
+    path: bytes
+
+
+class EpochStarted(t.NamedTuple):
+    """Images from here on belong to `epoch`, begun by step number `step` (0: a savepoint or the transaction's begin)."""
+
+    epoch: int
+    step: int
+
+
+class Entry(t.NamedTuple):
+    """Place (directory, name) held the inode (fs, handle) of this mode; mode 0: it held nothing."""
+
+    step: int
+    directory: int
+    mode: int
+    fs: int
+    handle: bytes
+    name: bytes
+
+
+class Keep(t.NamedTuple):
+    """The inode is about to lose a name. LINK: store name `number`; INLINE: `data` is all of it (or a symlink's target);
+    COPY: copy `number`; NOTHING: directories and special files, whose metadata is all."""
+
+    step: int
+    fs: int
+    handle: bytes
+    how: int
+    number: int
+    data: bytes
+
+
+class Basic(t.NamedTuple):
+    """Owner, mode, times (ns), size and device number of an inode before they change."""
+
+    step: int
+    fs: int
+    handle: bytes
+    mode: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    atime: int
+    mtime: int
+    path: bytes
+
+
+class Xattrs(t.NamedTuple):
+    """All extended attributes (ACLs and capabilities are such) before one changes."""
+
+    step: int
+    fs: int
+    handle: bytes
+    pairs: tuple[tuple[bytes, bytes], ...]
+
+
+class Flags(t.NamedTuple):
+    """Inode flags (chattr) before they change."""
+
+    step: int
+    fs: int
+    handle: bytes
+    flags: int
+
+
+class Content(t.NamedTuple):
+    """A regular file's data before an in-place write: INLINE in `data`, or COPY number `number`; size in bytes."""
+
+    step: int
+    fs: int
+    handle: bytes
+    how: int
+    number: int
+    size: int
+    data: bytes
+
+
+class Value(t.NamedTuple):
+    """What a file under /proc/sys or /sys said before it was written."""
+
+    step: int
+    path: bytes
+    value: bytes
+
+
+class Dropped(t.NamedTuple):
+    """The call that KEEP number `number` was for has failed: the image is void."""
+
+    fs: int
+    handle: bytes
+    number: int
+
+
+class Alias(t.NamedTuple):
+    """Undo had to make inode (fs, handle) anew; it lives on as `now`."""
+
+    fs: int
+    handle: bytes
+    now: bytes
+
+
+class Undone(t.NamedTuple):
+    """All images of `epoch` and later have been made true: they are void."""
+
+    epoch: int
+
+
+Image = t.Union[FileSystemSeen, DirectorySeen, EpochStarted, Entry, Keep, Basic, Xattrs, Flags, Content, Value, Dropped, Alias, Undone]
+
+def _strings(values: t.Sequence[bytes]) -> bytes:
+    return b"".join([struct.pack("<I", len(v)) + v for v in values])
+
+
+def _unstrings(data: bytes, at: int) -> tuple[bytes, ...]:
+    values = []
+    while at < len(data):
+        (length,) = struct.unpack_from("<I", data, at)
+        values.append(data[at + 4:at + 4 + length])
+        at += 4 + length
+    return tuple(values)
+
+
+_FS, _DIR, _EPOCH = struct.Struct("<HQB"), struct.Struct("<IHB"), struct.Struct("<II")
+_ENTRY, _KEEP, _BASIC = struct.Struct("<IIIHB"), struct.Struct("<IHBBQ"), struct.Struct("<IHBIIIQQqq")
+_INODE, _FLAGS, _CONTENT = struct.Struct("<IHB"), struct.Struct("<IHBI"), struct.Struct("<IHBBQQ")
+_VALUE, _DROPPED, _UNDONE = struct.Struct("<IH"), struct.Struct("<HQ"), struct.Struct("<I")
+
+
+def encode(r: Image) -> tuple[int, bytes]:
+    """The record's kind and payload."""
+    if isinstance(r, Entry):
+        return 4, _ENTRY.pack(r.step, r.directory, r.mode, r.fs, len(r.handle)) + r.handle + r.name
+    if isinstance(r, Basic):
+        return 6, _BASIC.pack(r.step, r.fs, len(r.handle), r.mode, r.uid, r.gid, r.rdev, r.size, r.atime, r.mtime) + r.handle + r.path
+    if isinstance(r, Keep):
+        return 5, _KEEP.pack(r.step, r.fs, len(r.handle), r.how, r.number) + r.handle + r.data
+    if isinstance(r, Content):
+        return 9, _CONTENT.pack(r.step, r.fs, len(r.handle), r.how, r.number, r.size) + r.handle + r.data
+    if isinstance(r, DirectorySeen):
+        return 2, _DIR.pack(r.directory, r.fs, len(r.handle)) + r.handle + r.path
+    if isinstance(r, Xattrs):
+        flat = [part for pair in r.pairs for part in pair]
+        return 7, _INODE.pack(r.step, r.fs, len(r.handle)) + r.handle + _strings(flat)
+    if isinstance(r, Flags):
+        return 8, _FLAGS.pack(r.step, r.fs, len(r.handle), r.flags) + r.handle
+    if isinstance(r, FileSystemSeen):
+        return 1, _FS.pack(r.fs, r.dev, len(r.fstype)) + r.fstype + r.mount_point
+    if isinstance(r, EpochStarted):
+        return 3, _EPOCH.pack(r.epoch, r.step)
+    if isinstance(r, Value):
+        return 10, _VALUE.pack(r.step, len(r.path)) + r.path + r.value
+    if isinstance(r, Dropped):
+        return 11, _DROPPED.pack(r.fs, r.number) + r.handle
+    if isinstance(r, Alias):
+        return 12, _INODE.pack(0, r.fs, len(r.handle)) + r.handle + r.now
+    return 13, _UNDONE.pack(r.epoch)
+
+
+def decode(kind: int, data: bytes) -> Image:
+    """The record of a payload. JournalDamaged for a kind that this engine does not know."""
+    if kind == 4:
+        step, directory, mode, fs, n = _ENTRY.unpack_from(data)
+        return Entry(step, directory, mode, fs, data[15:15 + n], data[15 + n:])
+    if kind == 6:
+        step, fs, n, mode, uid, gid, rdev, size, atime, mtime = _BASIC.unpack_from(data)
+        return Basic(step, fs, data[51:51 + n], mode, uid, gid, rdev, size, atime, mtime, data[51 + n:])
+    if kind == 5:
+        step, fs, n, how, number = _KEEP.unpack_from(data)
+        return Keep(step, fs, data[16:16 + n], how, number, data[16 + n:])
+    if kind == 9:
+        step, fs, n, how, number, size = _CONTENT.unpack_from(data)
+        return Content(step, fs, data[24:24 + n], how, number, size, data[24 + n:])
+    if kind == 2:
+        directory, fs, n = _DIR.unpack_from(data)
+        return DirectorySeen(directory, fs, data[7:7 + n], data[7 + n:])
+    if kind == 7:
+        step, fs, n = _INODE.unpack_from(data)
+        flat = _unstrings(data, 7 + n)
+        return Xattrs(step, fs, data[7:7 + n], tuple(zip(flat[::2], flat[1::2])))
+    if kind == 8:
+        step, fs, n, flags = _FLAGS.unpack_from(data)
+        return Flags(step, fs, data[11:11 + n], flags)
+    if kind == 1:
+        fs, dev, n = _FS.unpack_from(data)
+        return FileSystemSeen(fs, dev, data[11:11 + n], data[11 + n:])
+    if kind == 3:
+        return EpochStarted(*_EPOCH.unpack(data))
+    if kind == 10:
+        step, n = _VALUE.unpack_from(data)
+        return Value(step, data[6:6 + n], data[6 + n:])
+    if kind == 11:
+        fs, number = _DROPPED.unpack_from(data)
+        return Dropped(fs, data[10:], number)
+    if kind == 12:
+        _step, fs, n = _INODE.unpack_from(data)
+        return Alias(fs, data[7:7 + n], data[7 + n:])
+    if kind == 13:
+        return Undone(*_UNDONE.unpack(data))
+    raise JournalDamaged("undo log: record of unknown kind %d" % kind, hint="A later engine wrote it: use that engine's acidctl.")
+
+
+class Head(t.NamedTuple):
+    """How many records the log holds at least, and the chain after the last of them."""
+
+    records: int
+    chain: bytes
+
+
+class Writer:
+    """Appends to one transaction's log. Not thread-safe: the caller holds the transaction's lock."""
+
+    def __init__(self, directory: str, fd: int, head: Head) -> None:
+        self._directory, self._fd = directory, fd
+        self.count, self._chain = head
+
+    @classmethod
+    def create(cls, directory: str) -> Writer:
+        fd = os.open(directory + "/log", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        writer = cls(directory, fd, Head(0, bytes(_CHAIN)))
+        writer.write_head()
+        return writer
+
+    @classmethod
+    def resume(cls, directory: str) -> Writer:
+        """Go on after a crash: verify, cut a torn tail, append behind it."""
+        reader = Reader(directory)
+        for _record in reader:
+            pass
+        fd = os.open(directory + "/log", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        os.ftruncate(fd, reader.good_bytes)
+        return cls(directory, fd, Head(reader.count, reader.chain))
+
+    def append(self, record: Image) -> None:
+        """One frame, one write(2). A short or failed write is cut off again and raises: the change must not happen."""
+        kind, payload = encode(record)
+        frame = _FRAME.pack(len(payload), self.count, kind) + payload
+        chain = hashlib.blake2b(self._chain + frame, digest_size=_CHAIN).digest()
+        size = len(frame) + _CHAIN
+        try:
+            written = os.write(self._fd, frame + chain)
+        except OSError as error:
+            raise JournalUnwritable("undo log %s/log: %s" % (self._directory, error.strerror), hint="Free space there, then roll back.") from error
+        if written != size:
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise JournalUnwritable("undo log %s/log: no space for %d bytes" % (self._directory, size), hint="Free space there, then roll back.")
+        self.count += 1
+        self._chain = chain
+
+    def write_head(self, *, durable: bool = False) -> None:
+        """HEAD lags the log and never leads it: with `durable` the log reaches the disk first, then HEAD."""
+        if durable:
+            os.fsync(self._fd)
+        fd = os.open(self._directory + "/head", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, _HEAD.pack(_MAGIC, self.count, self._chain), 0)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Reader:
+    """Iterates over a log's records, oldest first, verifying numbers and chain; at the end also HEAD."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self.count, self.chain, self.good_bytes = 0, bytes(_CHAIN), 0
+
+    def _head(self) -> Head:
+        try:
+            with open(self._directory + "/head", "rb") as f:
+                magic, count, chain = _HEAD.unpack(f.read())
+        except (OSError, struct.error) as error:
+            raise self._damaged("head", "HEAD is missing or cut short (%s)" % error) from error
+        if magic != _MAGIC:
+            raise self._damaged("head", "HEAD does not start with its magic")
+        return Head(count, chain)
+
+    def _damaged(self, name: str, what: str) -> JournalDamaged:
+        return JournalDamaged("%s/%s: %s" % (self._directory, name, what), hint="Nothing was touched. Restore the file from a backup, or acidctl resolve.")
+
+    def __iter__(self) -> t.Iterator[Image]:
+        head = self._head()
+        with open(self._directory + "/log", "rb", buffering=1 << 20) as f:
+            while True:
+                if self.count == head.records and self.chain != head.chain:
+                    raise self._damaged("log", "record %d does not match HEAD" % (self.count - 1))
+                prefix = f.read(_FRAME.size)
+                if len(prefix) < _FRAME.size:
+                    break
+                length, number, kind = _FRAME.unpack(prefix)
+                rest = f.read(length + _CHAIN)
+                if len(rest) < length + _CHAIN:
+                    break
+                frame = prefix + rest[:length]
+                chain = hashlib.blake2b(self.chain + frame, digest_size=_CHAIN).digest()
+                if number != self.count or chain != rest[length:]:
+                    raise self._damaged("log", "record %d is damaged" % self.count)
+                self.chain = chain
+                self.count += 1
+                self.good_bytes += len(frame) + _CHAIN
+                yield decode(kind, frame[_FRAME.size:])
+        if self.count < head.records:
+            raise self._damaged("log", "%d records, but HEAD says %d" % (self.count, head.records))

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the log says was so at the start of an epoch: for each place and inode the earliest image from then on (docs/adr/0001).
+
+    wanted = read(directory, epoch=3)
+
+Pure: it reads the log and touches nothing else.
+"""
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from .undolog import (
+    Alias,
+    Basic,
+    Content,
+    DirectorySeen,
+    Dropped,
+    Entry,
+    EpochStarted,
+    FileSystemSeen,
+    Flags,
+    Image,
+    Keep,
+    Reader,
+    Undone,
+    Value,
+    Xattrs,
+)
+
+#: (file system number, handle)
+Inode = tuple[int, bytes]
+
+
+@dataclasses.dataclass
+class Wanted:
+    """The state to bring back. `directories` and `file_systems` are of the whole log; the images begin with the epoch asked for."""
+
+    file_systems: dict[int, FileSystemSeen] = dataclasses.field(default_factory=dict)
+    directories: dict[int, DirectorySeen] = dataclasses.field(default_factory=dict)
+    entries: dict[tuple[int, bytes], Entry] = dataclasses.field(default_factory=dict)
+    basics: dict[Inode, Basic] = dataclasses.field(default_factory=dict)
+    xattrs: dict[Inode, Xattrs] = dataclasses.field(default_factory=dict)
+    flags: dict[Inode, Flags] = dataclasses.field(default_factory=dict)
+    contents: dict[Inode, Content] = dataclasses.field(default_factory=dict)
+    keeps: dict[Inode, Keep] = dataclasses.field(default_factory=dict)
+    values: dict[bytes, Value] = dataclasses.field(default_factory=dict)
+    #: inode -> the one that undo made in its stead
+    aliases: dict[Inode, bytes] = dataclasses.field(default_factory=dict)
+    records: int = 0
+    next_directory: int = 1
+    next_number: int = 1
+    last_epoch: int = 0
+
+    def inode(self, fs: int, handle: bytes) -> bytes:
+        """The handle by which the inode goes now."""
+        while (fs, handle) in self.aliases:
+            handle = self.aliases[fs, handle]
+        return handle
+
+
+    def paths(self) -> list[bytes]:
+        """Paths of the places and inodes that an undo would look at, sorted; directories whose times alone changed are not among them."""
+        found = {self.directories[number].path + b"/" + name for number, name in self.entries}
+        found.update(basic.path for basic in self.basics.values() if basic.mode & 0o170000 != 0o040000)
+        found.update(self.values)
+        return sorted(found)
+
+
+class _Epochs:
+    """Images of each epoch on its own, so that Undone can take the latest away again."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self._kept: list[tuple[int, Image]] = []
+        self.epoch = 0
+
+    def add(self, record: Image) -> None:
+        if self.epoch >= self._first:
+            self._kept.append((self.epoch, record))
+
+    def undone(self, epoch: int) -> None:
+        self._kept = [pair for pair in self._kept if pair[0] < epoch]
+
+    def records(self) -> t.Iterator[Image]:
+        return (record for _epoch, record in self._kept)
+
+
+def read(directory: str, *, epoch: int = 0, until: int | None = None) -> Wanted:
+    """The state at the start of `epoch`, from the log in `directory`. `until`: leave out images of that epoch and later (for a
+    step's own changes). JournalDamaged before anything is returned when the log fails its checks (I7)."""
+    wanted, epochs = Wanted(), _Epochs(epoch)
+    reader = Reader(directory)
+    for record in reader:
+        if isinstance(record, EpochStarted):
+            epochs.epoch = record.epoch
+            wanted.last_epoch = max(wanted.last_epoch, record.epoch)
+        elif isinstance(record, FileSystemSeen):
+            wanted.file_systems[record.fs] = record
+        elif isinstance(record, DirectorySeen):
+            wanted.directories[record.directory] = record
+            wanted.next_directory = record.directory + 1
+        elif isinstance(record, Alias):
+            wanted.aliases[record.fs, record.handle] = record.now
+        elif isinstance(record, Undone):
+            epochs.undone(record.epoch)
+        else:
+            if isinstance(record, (Keep, Content)):
+                wanted.next_number = max(wanted.next_number, record.number + 1)
+            if until is None or epochs.epoch < until:
+                epochs.add(record)
+    wanted.records = reader.count
+    for record in epochs.records():
+        _add(wanted, record)
+    return wanted
+
+
+def _add(wanted: Wanted, record: Image) -> None:
+    if isinstance(record, Entry):
+        wanted.entries.setdefault((record.directory, record.name), record)
+    elif isinstance(record, Basic):
+        wanted.basics.setdefault((record.fs, record.handle), record)
+    elif isinstance(record, Keep):
+        wanted.keeps.setdefault((record.fs, record.handle), record)
+    elif isinstance(record, Content):
+        wanted.contents.setdefault((record.fs, record.handle), record)
+    elif isinstance(record, Xattrs):
+        wanted.xattrs.setdefault((record.fs, record.handle), record)
+    elif isinstance(record, Flags):
+        wanted.flags.setdefault((record.fs, record.handle), record)
+    elif isinstance(record, Value):
+        wanted.values.setdefault(record.path, record)
+    elif isinstance(record, Dropped):
+        keep = wanted.keeps.get((record.fs, record.handle))
+        if keep is not None and keep.number == record.number:
+            del wanted.keeps[record.fs, record.handle]
