@@ -36,7 +36,7 @@ molecule: setup
 	@$(PARTS) molecule
 
 test: setup
-	@$(PARTS) lint unit host molecule
+	@$(PARTS) lint unit lab host molecule
 
 exact: setup
 	@$(PARTS) exact

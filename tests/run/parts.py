@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the parts of the test suite and print how long each took.
 
-    parts.py [--only NAME[,NAME]] GROUP...        groups: lint unit host molecule exact bench
+    parts.py [--only NAME[,NAME]] GROUP...        groups: lint unit lab host molecule exact bench
 
 A part is a command. It passes when it exits with 0 within its limit and, if it is a pytest run, when nothing was skipped:
 a test that did not run has shown nothing. Output of linters is kept in .build/reports and shown when they fail.
@@ -67,6 +67,7 @@ LINT = (
 GROUPS = {
     "lint": LINT,
     "unit": (_pytest("unit", 600, "tests/unit"),),
+    "lab": (_pytest("lab", 300, "-m", "not exact", "tests/lab"),),
     "host": (_pytest("host", 1100, "-m", "not exact", "tests/host"),),
     "molecule": (Part("molecule", (str(TOP / "tests/run/molecule"),), 400),),
     "exact": (_pytest("exact", 7200, "tests/host", "-m", "exact"),),
