@@ -41,7 +41,7 @@ _FLAGS = {0x10: "immutable", 0x20: "append-only", 0x40: "no dump", 0x80: "no ati
 
 
 def collect(journal: Journal, tx_id: str, step: int | None = None, *, state_dir: str, secrets: bool = False) -> dict[str, Any]:
-    """{"tx", "state", "step", "changes": as `describe`, "undone": [paths]}. What has been undone left no images: its paths are all there is.
+    """{"tx", "state", "step", "changes": as `describe`, "undone": [paths]}. Of what has been undone, the paths are all there is.
 
     Raises WrongTransaction, Usage (no such step), WrongState (retention has ended), JournalDamaged.
     """

@@ -1,10 +1,79 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The verbs that only look: list, show, diff, log."""
+"""The verbs that only look: list, show, diff, log. Each collects one JSON object, and renders it unless --json is given."""
+
 from __future__ import annotations
 
-import typing as t
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import NoTransaction
+from ..journal import PATH, Journal
+from ..store import STATE
+from . import diff, list, log, show
+
+Verb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+View = Callable[[argparse.Namespace, Journal], "dict[str, Any]"]
 
 
-def add(verb: t.Callable[..., t.Any]) -> None:
+def add(verb: Verb) -> None:
     """Add them to acidctl's parser."""
+    verb("list", _printer(_list, list.render), "The transactions that this host knows, newest first.")
+    one = verb("show", _printer(_show, show.render), "The steps of a transaction, and what each touched.")
+    _takes_transaction(one)
+    one.add_argument("--paths", action="store_true", help=f"name every path, not the first {show.LISTED} of each step")
+    difference = verb("diff", _printer(_diff, diff.render), "What a transaction, or one step of it, changed.")
+    _takes_transaction(difference)
+    difference.add_argument("step", nargs="?", type=int, default=None, help="number of the step (all of them)")
+    difference.add_argument(
+        "--secrets", action="store_true", help="also the content of no_log steps and of files that not everybody may read"
+    )
+    _takes_transaction(verb("log", _printer(_log, log.render), "What happened when in a transaction."))
+
+
+def _takes_transaction(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tx", nargs="?", default="", metavar="TX", help="id of the transaction (the newest)")
+
+
+def _printer(view: View, render: Callable[[dict[str, Any]], str]) -> Callable[[argparse.Namespace], int]:
+    def show_it(arguments: argparse.Namespace) -> int:
+        if not os.path.exists(PATH):
+            raise NoTransaction(f"There has been no transaction on this host: {PATH} is not there.")
+        journal = Journal()
+        try:
+            data = view(arguments, journal)
+        finally:
+            journal.close()
+        sys.stdout.write(json.dumps(data) + "\n" if arguments.json else render(data))
+        return 0
+
+    return show_it
+
+
+def _transaction(arguments: argparse.Namespace, journal: Journal) -> str:
+    if arguments.tx:
+        return str(arguments.tx)
+    known = journal.transactions()
+    if not known:
+        raise NoTransaction("There has been no transaction on this host.")
+    return known[-1].id
+
+
+def _list(_arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
+    return list.collect(journal)
+
+
+def _show(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
+    return show.collect(journal, _transaction(arguments, journal), state_dir=STATE, every_path=arguments.paths)
+
+
+def _diff(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
+    return diff.collect(journal, _transaction(arguments, journal), arguments.step, state_dir=STATE, secrets=arguments.secrets)
+
+
+def _log(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
+    return log.collect(journal, _transaction(arguments, journal))
