@@ -160,6 +160,7 @@ mount /mnt/cache; mount /mnt/shared
 
 # --- a bare repository with history, and a check-out that lags behind -------------------------------------------------------
 export GIT_AUTHOR_NAME=Lab GIT_AUTHOR_EMAIL=lab@example.org GIT_COMMITTER_NAME=Lab GIT_COMMITTER_EMAIL=lab@example.org
+git config --system --add safe.directory '*'
 work=$(mktemp -d)
 git -c init.defaultBranch=main init -q "$work"
 numbered "$work/pages" 25 page

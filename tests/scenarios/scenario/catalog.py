@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-HERE = Path(__file__).resolve().parent.parent
+from .stage import BIG, HERE, ORDINARY, World
+
 PLAYS = HERE / "plays"
 BLOCKS = ("block", "rescue", "always")
 PLAY_TASKS = ("pre_tasks", "tasks", "post_tasks", "handlers")
@@ -26,6 +27,15 @@ class Scenario:
     settle: float = 0.0
     args: tuple[str, ...] = ()
     vars: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def world(self) -> World:
+        return BIG if self.big else ORDINARY
+
+    @property
+    def user(self) -> str:
+        """Who logs in."""
+        return self.vars.get("ansible_user", "root")
 
     @property
     def number(self) -> str:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .catalog import HERE, PLAYS, Scenario
-from .stage import Host, LabError, Stage, write_inventory
+from .stage import COLLECTIONS, Host, LabError, Stage, write_inventory
 
 ROOT = HERE.parent.parent
 BUILD = ROOT / ".build"
 ANSIBLE = Path(os.environ.get("ANSIBLE_PLAYBOOK", BUILD / "venv/bin/ansible-playbook"))
-COLLECTIONS = os.environ.get("SCENARIO_COLLECTIONS", str(BUILD / "collections"))
 CALLBACK = "acid.host.transaction"
 LIMIT = 600  # seconds for one play
 
@@ -58,11 +57,11 @@ class Player:
         return self._usual[scenario.name]
 
     def plain_hosts(self, scenario: Scenario) -> list[Host]:
-        return self.stage.clones(scenario)
+        return self.stage.clones(scenario.world, scenario.hosts, user=scenario.user)
 
     def warm_hosts(self, scenario: Scenario) -> list[Host]:
         """Hosts that have had a transaction before: a play with the callback and no change."""
-        return self.stage.clones(scenario, warm=self._warm)
+        return self.stage.clones(scenario.world, scenario.hosts, user=scenario.user, warm=self._warm)
 
     def _warm(self, host: Host) -> None:
         run = self.play(Scenario(name=f"warm-{host.name}", path=HERE / "warm.yml"), [host], transaction=True, label="warm")
@@ -130,7 +129,7 @@ def environment(*, transaction: bool) -> dict[str, str]:
     return {
         **keep,
         "ANSIBLE_CONFIG": str(HERE / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS,
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
         "ANSIBLE_HOME": str(BUILD / "scenarios/home"),
         "PYTHONDONTWRITEBYTECODE": "1",
         **({"ANSIBLE_CALLBACKS_ENABLED": CALLBACK} if transaction else {}),
