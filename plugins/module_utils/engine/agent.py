@@ -9,6 +9,7 @@ If it dies, systemd starts it again with the listeners that it had put into the 
 - only processes left behind by a committed transaction were served: they go on being let run.
 All modules are imported at start: a step may replace Python itself.
 """
+
 from __future__ import annotations
 
 import base64
@@ -108,6 +109,7 @@ class Agent:
 
     def _start(self, work: t.Callable[[t.Any], None], argument: t.Any) -> None:
         """Do it in a thread; while it is under way the agent is not idle."""
+
         def body() -> None:
             with self._busy:
                 try:
@@ -144,7 +146,9 @@ class Agent:
     def _expire(self, transaction: OpenTransaction) -> None:
         with self._control:
             if self._open is transaction and lease.expired(transaction):
-                self._end(transaction.id, "the lease ran out: no word from the controller for %d seconds" % lease.timeout(transaction.options))
+                self._end(
+                    transaction.id, "the lease ran out: no word from the controller for %d seconds" % lease.timeout(transaction.options)
+                )
 
     # -- after a death of the agent --------------------------------------------------------------------------------------
 
@@ -158,8 +162,17 @@ class Agent:
             running |= of_open
             if slot.pending():
                 answer_orphans(fd, [slot.pending()], errno.EIO)
-            tracer = Tracer(name=name, fd=fd, slot=slot, lock=threading.Lock(), capture=None, step=int(step), mode=REFUSE if of_open else LET_RUN,
-                            failed=lambda step, reason: None, ended=self._tracer_ended)
+            tracer = Tracer(
+                name=name,
+                fd=fd,
+                slot=slot,
+                lock=threading.Lock(),
+                capture=None,
+                step=int(step),
+                mode=REFUSE if of_open else LET_RUN,
+                failed=lambda step, reason: None,
+                ended=self._tracer_ended,
+            )
             self._left_behind.append(tracer)
             tracer.start()
         if value is not None:
@@ -206,11 +219,13 @@ class Agent:
 
     def _conversation(self, client: socket.socket, process: int) -> None:
         first = client.recv(protocol.LARGEST)
+        if not first:  # somebody who only looked whether there is an agent
+            return
         if first.startswith(b'{"op":"step"'):
             self._step(client, process, json.loads(first))
             return
         body = b""
-        while len(body) < int(first or b"0"):
+        while len(body) < int(first):
             body += client.recv(protocol.LARGEST)
         request = json.loads(body)
         try:
@@ -219,7 +234,10 @@ class Agent:
             answer = {"error": error.to_json(), "code": error.exit_code}
         except Exception as error:
             traceback.print_exc()
-            answer = {"error": AcidError("The agent failed: %r" % error, hint="See journalctl -u acid-agent.").to_json(), "code": AcidError.exit_code}
+            answer = {
+                "error": AcidError("The agent failed: %r" % error, hint="See journalctl -u acid-agent.").to_json(),
+                "code": AcidError.exit_code,
+            }
         protocol.send(client, answer)
 
     def _step(self, client: socket.socket, process: int, request: dict[str, t.Any]) -> None:
@@ -241,8 +259,10 @@ class Agent:
 
     def _current(self, tx: str) -> OpenTransaction:
         if self._open is None:
-            raise NoTransaction("No transaction is open on this host%s." % (", and %s has ended" % tx if tx else ""),
-                                hint="acidctl list shows what became of it.")
+            raise NoTransaction(
+                "No transaction is open on this host%s." % (", and %s has ended" % tx if tx else ""),
+                hint="acidctl list shows what became of it.",
+            )
         if tx and self._open.id != tx:
             raise WrongTransaction("The open transaction is %s, not %s." % (self._open.id, tx))
         return self._open
@@ -277,16 +297,28 @@ class Agent:
 
     def _begin(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
         start = time.monotonic()
-        transaction = OpenTransaction.begin(self._journal, name=str(request.get("name", "")), owner=str(request.get("owner", "")),
-                                            options=dict(request.get("options") or {}))
+        transaction = OpenTransaction.begin(
+            self._journal,
+            name=str(request.get("name", "")),
+            owner=str(request.get("owner", "")),
+            options=dict(request.get("options") or {}),
+        )
         self._open = transaction
         value = self._journal.get(transaction.id)
-        return {"tx": value.id, "token": value.token, "state": value.state, "engine": value.engine, "seconds": round(time.monotonic() - start, 3)}
+        return {
+            "tx": value.id,
+            "token": value.token,
+            "state": value.state,
+            "engine": value.engine,
+            "seconds": round(time.monotonic() - start, 3),
+        }
 
     def _rollback(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
         tx = str(request.get("tx") or "") or (self._open.id if self._open is not None else "")
         if not tx:
-            raise NoTransaction("No transaction is open on this host.", hint="acidctl list shows committed ones, which can be rolled back by their id.")
+            raise NoTransaction(
+                "No transaction is open on this host.", hint="acidctl list shows committed ones, which can be rolled back by their id."
+            )
         if self._open is not None and self._open.id == tx:
             if "token" in request:
                 self._open.check(int(request["token"]))

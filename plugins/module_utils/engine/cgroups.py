@@ -4,6 +4,7 @@
 
 It is a child of the cgroup that the step would be in anyway: logind's and systemd's view of session and service stays as it is.
 """
+
 from __future__ import annotations
 
 import contextlib

@@ -15,7 +15,7 @@ from .wanted import Wanted
 
 @dataclass(frozen=True)
 class Change:
-    """`path` as the log names it. None: nothing was there. `moved_from`: the same inode stood at that path before."""
+    """`path` as the log names it. None: nothing was there. `moved_from`: where the same inode stood before, and does not now."""
 
     path: bytes
     before: Side | None
@@ -24,66 +24,104 @@ class Change:
 
 
 class Changes:
-    """`touched`: the log's images of just the epochs in question, which say where to look; `before` and `after`: their two ends."""
+    """`touched`: the log's images of just the epochs in question, which say where to look; `before` and `after`: their two ends.
 
-    def __init__(self, touched: Wanted, before: Timeline, after: Timeline) -> None:
-        self._touched, self._before, self._after = touched, before, after
-        seen = touched.file_systems
-        self._keys = {number: FsKey(one.fstype, one.mount_point) for number, one in seen.items()}
-        self._origins: dict[InodeKey, bytes] = {}
+    `since_ns`: when the first of the epochs began (CLOCK_REALTIME). What is younger was born in them, so an image that a later one of
+    them took of it says nothing about before.
+    """
+
+    def __init__(self, touched: Wanted, before: Timeline, after: Timeline, *, since_ns: int = 0) -> None:
+        self._touched, self._before, self._after, self._since = touched, before, after, since_ns
+        self._fs = {number: FsKey(one.fstype, one.mount_point) for number, one in touched.file_systems.items()}
+        self._origins: dict[InodeKey, tuple[bytes, PlaceKey]] = {}
         self._places: list[tuple[bytes, PlaceKey]] = []
+        self._old: dict[InodeKey, bool] = {}
+        self._arrivals: set[InodeKey] | None = None
         for (number, name), entry in touched.entries.items():
             directory = touched.directories[number]
             path = directory.path.rstrip(b"/") + b"/" + name
-            self._places.append((path, PlaceKey(InodeKey(self._keys[directory.fs], directory.handle), name)))
+            place = PlaceKey(InodeKey(self._fs[directory.fs], directory.handle), name)
+            self._places.append((path, place))
             if entry.mode:
-                self._origins[InodeKey(self._keys[entry.fs], entry.handle)] = path
+                self._origins[InodeKey(self._fs[entry.fs], entry.handle)] = path, place
 
     def __iter__(self) -> Iterator[Change]:
         """Sorted by path; what ends as it was is left out."""
+        found: dict[bytes, Change] = {}
         told: set[InodeKey] = set()
         for path, place in sorted(self._places):
-            before, after = self._before.place(place), self._after.place(place)
-            if before is not None and after is not None and before.inode == after.inode:
-                continue
-            yield from self._place(path, before, after, told)
-        for path, inode in sorted(self._inodes()):
-            if inode not in told:
-                change = Change(path, self._before.side(inode), self._after.side(inode))
+            for change in self._place(path, place, told):
+                found.setdefault(change.path, change)
+        for (number, handle), basic in self._touched.basics.items():
+            inode = InodeKey(self._fs[number], handle)
+            if inode not in told and basic.path not in found and self._was_there(inode):
+                change = Change(basic.path, self._before.side(inode), self._after.side(inode))
                 if _differ(change):
-                    yield change
+                    found[basic.path] = change
+        return iter([found[path] for path in sorted(found)])
 
-    def _place(self, path: bytes, before: Held | None, after: Held | None, told: set[InodeKey]) -> Iterator[Change]:
+    def _place(self, path: bytes, place: PlaceKey, told: set[InodeKey]) -> Iterator[Change]:
+        before = self._before.place(place) if self._was_there(place.directory) else None
+        after = self._after.place(place)
         if before is None and after is None:
             return
+        if before is not None and after is not None and before.inode == after.inode:
+            return
+        origin = None if after is None else self._moved(after.inode)
+        if after is None and before is not None and before.inode in self._arrived():
+            # It is told where it went to.
+            return
         told.update(held.inode for held in (before, after) if held is not None)
-        origin = None if after is None else self._origins.get(after.inode)
-        change = Change(
+        old = before.inode if before is not None else after.inode if after is not None and origin is not None else None
+        yield Change(
             path,
-            None if before is None else self._before.side(before.inode),
+            None if old is None else self._before.side(old),
             None if after is None else self._after.side(after.inode),
-            origin if origin != path else None,
+            origin,
         )
-        if _differ(change) or change.moved_from:
-            yield change
-        # In a directory that was born, no place has an image.
+        # No place in a directory that was born has an image of its own epoch.
         if after is not None and stat.S_ISDIR(after.mode) and origin is None:
-            yield from self._born(path, after)
+            yield from self._born(path, after, told)
 
-    def _born(self, path: bytes, directory: Held) -> Iterator[Change]:
+    def _moved(self, inode: InodeKey) -> bytes | None:
+        """The path from which the inode went away, when it did."""
+        if inode not in self._origins:
+            return None
+        path, place = self._origins[inode]
+        now = self._after.place(place)
+        return None if now is not None and now.inode == inode else path
+
+    def _arrived(self) -> set[InodeKey]:
+        """Inodes that stand at a place now where they did not before."""
+        if self._arrivals is None:
+            held = (self._after.place(place) for _, place in self._places)
+            self._arrivals = {one.inode for one in held if one is not None and one.inode in self._origins and self._moved(one.inode)}
+        return self._arrivals
+
+    def _born(self, path: bytes, directory: Held, told: set[InodeKey]) -> Iterator[Change]:
         for name in self._after.names(directory.inode):
             held = self._after.place(PlaceKey(directory.inode, name))
             if held is None:
                 continue
-            below = path + b"/" + name
-            yield Change(below, None, self._after.side(held.inode), self._origins.get(held.inode))
-            if stat.S_ISDIR(held.mode) and held.inode not in self._origins:
-                yield from self._born(below, held)
+            told.add(held.inode)
+            below, origin = path + b"/" + name, self._moved(held.inode)
+            yield Change(below, self._before.side(held.inode) if origin else None, self._after.side(held.inode), origin)
+            if stat.S_ISDIR(held.mode) and origin is None:
+                yield from self._born(below, held, told)
 
-    def _inodes(self) -> Iterator[tuple[bytes, InodeKey]]:
-        """Inodes with an image of their own. Of a directory, its times alone are no news: its entries are."""
-        for (fs, handle), basic in self._touched.basics.items():
-            yield basic.path, InodeKey(self._keys[fs], handle)
+    def _was_there(self, inode: InodeKey) -> bool:
+        """Whether the inode existed before the epochs: at a place that did, or older than they are."""
+        known = self._old.get(inode)
+        if known is None:
+            self._old[inode] = True  # a directory is no place in itself, but a damaged log must not make us run in circles
+            origin = self._origins.get(inode)
+            if origin is not None:
+                known = self._was_there(origin[1].directory)
+            else:
+                birth = self._before.birth_ns(inode)
+                known = birth is not None and birth <= self._since if self._since else True
+            self._old[inode] = known
+        return known
 
 
 def others_may_read(path: bytes, side: Side | None) -> bool:
@@ -106,8 +144,9 @@ def others_may_read(path: bytes, side: Side | None) -> bool:
 def _differ(change: Change) -> bool:
     before, after = change.before, change.after
     if before is None or after is None:
-        return True
+        return before is not after
     if stat.S_ISDIR(before.mode) and stat.S_ISDIR(after.mode):
+        # The times of a directory are no news: what is in it is.
         return (before.mode, before.uid, before.gid, before.flags, before.xattrs) != (
             after.mode,
             after.uid,

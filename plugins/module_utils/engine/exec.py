@@ -7,6 +7,7 @@ and of all that it starts waits for the agent. It starts with every task, so it 
 
 A step that may not run ends here: one line on stderr, exit code 97, and ARGV never started.
 """
+
 from __future__ import annotations
 
 import _socket
@@ -33,8 +34,9 @@ def main(argv: list[str]) -> int:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0)
     try:
         sock.connect(PATH)
-        sock.send(b'{"op":"step","tx":"%s","token":%d,"step":"%s"}'
-                  % (options["tx"].encode(), int(options["token"]), options["step"].encode()))
+        sock.send(
+            b'{"op":"step","tx":"%s","token":%d,"step":"%s"}' % (options["tx"].encode(), int(options["token"]), options["step"].encode())
+        )
         answer = sock.recv(1 << 17)
     except OSError as error:
         _refuse("agent-unavailable: the agent does not answer on %s (%s). Look at 'systemctl status acid-agent'." % (PATH, error.strerror))
@@ -67,12 +69,15 @@ def _parse(argv: list[str]) -> tuple[dict[str, str], list[str]]:
         at += 2
     if at + 1 >= len(argv) or not {"tx", "token", "step"} <= set(options) or not options["token"].isdigit():
         _refuse("usage: acidctl exec --tx ID --token N --step BASE64 [--user NAME] -- ARGV...")
-    return options, argv[at + 1:]
+    return options, argv[at + 1 :]
 
 
 def _check(answer: bytes, good: bytes) -> None:
     if answer[:1] != good:
-        _refuse(answer[1:].decode(errors="replace") or "agent-unavailable: the agent closed the connection. Look at 'systemctl status acid-agent'.")
+        _refuse(
+            answer[1:].decode(errors="replace")
+            or "agent-unavailable: the agent closed the connection. Look at 'systemctl status acid-agent'."
+        )
 
 
 class _Program(ctypes.Structure):
@@ -91,8 +96,10 @@ def _install(code: bytes) -> int:
         if ctypes.get_errno() != _EINVAL:
             break
     if ctypes.get_errno() == _EBUSY:
-        _refuse("trace-unavailable: this process already has a seccomp listener: a transaction inside a step of another one, or a container tool's. "
-                "Run the inner one without acid.host.")
+        _refuse(
+            "trace-unavailable: this process already has a seccomp listener: a transaction inside a step of another one, or a container tool's. "
+            "Run the inner one without acid.host."
+        )
     _refuse("trace-unavailable: the kernel refused the filter: %s." % os.strerror(ctypes.get_errno()))
     return -1
 

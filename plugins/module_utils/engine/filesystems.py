@@ -5,6 +5,7 @@
 An inode is named by (file system, handle), so a step may live in any mount namespace: the agent always works through its own mounts
 (TRACE.md 1). A detached clone is held, not the mount itself, so that a step's umount is not busy because of us.
 """
+
 from __future__ import annotations
 
 import os
@@ -24,16 +25,55 @@ FOREIGN = "foreign"
 UNKNOWN = "unknown"
 
 _VALUES = frozenset((b"proc", b"sysfs"))
-_OUTSIDE = frozenset((
-    b"devpts", b"cgroup", b"cgroup2", b"securityfs", b"debugfs", b"tracefs", b"pstore", b"configfs", b"fusectl", b"selinuxfs", b"hugetlbfs",
-    b"nsfs", b"pipefs", b"sockfs", b"anon_inodefs", b"rpc_pipefs", b"mqueue", b"binfmt_misc", b"efivarfs", b"bpf",
-))
-_FOREIGN = frozenset((
-    b"nfs", b"nfs4", b"cifs", b"smb3", b"9p", b"ceph", b"afs", b"autofs", b"fuse", b"fuseblk", b"glusterfs", b"virtiofs", b"orangefs", b"ocfs2", b"gfs2",
-))
+_OUTSIDE = frozenset(
+    (
+        b"devpts",
+        b"cgroup",
+        b"cgroup2",
+        b"securityfs",
+        b"debugfs",
+        b"tracefs",
+        b"pstore",
+        b"configfs",
+        b"fusectl",
+        b"selinuxfs",
+        b"hugetlbfs",
+        b"nsfs",
+        b"pipefs",
+        b"sockfs",
+        b"anon_inodefs",
+        b"rpc_pipefs",
+        b"mqueue",
+        b"binfmt_misc",
+        b"efivarfs",
+        b"bpf",
+    )
+)
+_FOREIGN = frozenset(
+    (
+        b"nfs",
+        b"nfs4",
+        b"cifs",
+        b"smb3",
+        b"9p",
+        b"ceph",
+        b"afs",
+        b"autofs",
+        b"fuse",
+        b"fuseblk",
+        b"glusterfs",
+        b"virtiofs",
+        b"orangefs",
+        b"ocfs2",
+        b"gfs2",
+    )
+)
 #: Birth times are there and are those of the realtime clock.
 _BIRTH_TIMES = frozenset((b"ext4", b"xfs", b"btrfs", b"tmpfs", b"f2fs"))
 _NO_LINKS = frozenset((b"vfat", b"msdos", b"exfat", b"ntfs3"))
+
+
+_BTRFS_SUPER_MAGIC = 0x9123683E
 
 
 class Mount(t.NamedTuple):
@@ -61,7 +101,17 @@ def parse_mountinfo(text: bytes) -> list[Mount]:
         head, _sep, tail = line.partition(b" - ")
         fields, after = head.split(b" "), tail.split(b" ")
         major, minor = fields[2].split(b":")
-        mounts.append(Mount(int(fields[0]), int(major) << 32 | int(minor), _unescape(fields[3]), _unescape(fields[4]), after[0], fields[5], _unescape(after[1])))
+        mounts.append(
+            Mount(
+                int(fields[0]),
+                int(major) << 32 | int(minor),
+                _unescape(fields[3]),
+                _unescape(fields[4]),
+                after[0],
+                fields[5],
+                _unescape(after[1]),
+            )
+        )
     return mounts
 
 
@@ -124,9 +174,52 @@ class FileSystem:
         return self.mount_point.rstrip(b"/") + path if path != b"/" else self.mount_point
 
 
+def device_of(mount: Mount) -> int:
+    """The device number that statx gives below this mount. A btrfs subvolume has one of its own, which mountinfo does not show."""
+    if mount.fstype != b"btrfs":
+        return mount.dev
+    info = os.stat(mount.point)
+    return os.major(info.st_dev) << 32 | os.minor(info.st_dev)
+
+
+def subvolume_root(fd: int) -> Mount | None:
+    """The unmounted btrfs subvolume that the directory of `fd` is in, as if it were mounted at its own root (inode 256)."""
+    here = os.open(b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        for _depth in range(4096):
+            info = os.fstat(here)
+            if info.st_ino == 256:
+                point = os.readlink(b"/proc/self/fd/%d" % here)
+                return Mount(0, os.major(info.st_dev) << 32 | os.minor(info.st_dev), b"/", point, b"btrfs", b"", b"")
+            above = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = above
+    finally:
+        os.close(here)
+    return None
+
+
+def is_btrfs(fd: int) -> bool:
+    return kernel.file_system_type(fd) == _BTRFS_SUPER_MAGIC
+
+
+def unmounted_subvolume(path: bytes, fstype: bytes) -> Mount | None:
+    """The subvolume with its root at `path`."""
+    if fstype != b"btrfs":
+        return None
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return subvolume_root(fd)
+    finally:
+        os.close(fd)
+
+
 def choose_mount(mounts: t.Sequence[Mount], dev: int) -> Mount | None:
     """The mount by which to reach `dev`: the host's root before all, then the one that shows most of it."""
-    fitting = [m for m in mounts if m.dev == dev and (policy(m.fstype) != TRACED or os.path.isdir(m.point))]
+    fitting = [m for m in mounts if (policy(m.fstype) != TRACED or os.path.isdir(m.point)) and device_of(m) == dev]
     if not fitting:
         return None
     return min(fitting, key=lambda m: (m.point != b"/", len(m.root), len(m.point)))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Whether this host can have a transaction at all: asked before each begin, so that a play fails before its first task."""
+
 from __future__ import annotations
 
 import ctypes
@@ -36,18 +37,24 @@ def check() -> None:
 def check_kernel(release: str, machine: str) -> None:
     numbers = tuple(int(part.split("-")[0].split("+")[0]) for part in release.split(".")[:2])
     if numbers < OLDEST:
-        raise KernelTooOld("The kernel here is %s, and acid.host needs Linux %d.%d or newer." % (release, *OLDEST),
-                           hint="Boot a newer kernel, or set acid_transaction: false for this host.")
+        raise KernelTooOld(
+            "The kernel here is %s, and acid.host needs Linux %d.%d or newer." % (release, *OLDEST),
+            hint="Boot a newer kernel, or set acid_transaction: false for this host.",
+        )
     if machine not in MACHINES:
-        raise KernelTooOld("The machine is %s, and acid.host knows the system calls of %s." % (machine, " and ".join(MACHINES)),
-                           hint="Set acid_transaction: false for this host.")
+        raise KernelTooOld(
+            "The machine is %s, and acid.host knows the system calls of %s." % (machine, " and ".join(MACHINES)),
+            hint="Set acid_transaction: false for this host.",
+        )
 
 
 def _check_trace() -> None:
     number = {"x86_64": 317, "aarch64": 277}[os.uname().machine]
     if kernel.libc.syscall(number, _GET_ACTION_AVAIL, 0, ctypes.byref(ctypes.c_uint32(_USER_NOTIF))) < 0:
-        raise TraceUnavailable("This kernel has no seccomp user notification: %s." % os.strerror(ctypes.get_errno()),
-                               hint="In a container: its own seccomp profile may forbid it.")
+        raise TraceUnavailable(
+            "This kernel has no seccomp user notification: %s." % os.strerror(ctypes.get_errno()),
+            hint="In a container: its own seccomp profile may forbid it.",
+        )
     try:
         with open("/proc/sys/kernel/yama/ptrace_scope", encoding="ascii") as f:
             scope = int(f.read())
@@ -59,13 +66,18 @@ def _check_trace() -> None:
     struct.pack_into("<QQ", remote, 0, ctypes.addressof(source), 4)
     vector = ctypes.create_string_buffer(struct.pack("<QQ", ctypes.addressof(local), 4), 16)
     if kernel.libc.process_vm_readv(os.getpid(), vector, 1, remote, 1, 0) != 4:
-        raise TraceUnavailable("Reading another process's memory is forbidden here: %s." % os.strerror(ctypes.get_errno()),
-                               hint="SELinux: the boolean deny_ptrace must be off.")
+        raise TraceUnavailable(
+            "Reading another process's memory is forbidden here: %s." % os.strerror(ctypes.get_errno()),
+            hint="SELinux: the boolean deny_ptrace must be off.",
+        )
 
 
 def _check_state() -> None:
     try:
-        os.makedirs(STATE, 0o700, exist_ok=True)
+        if not os.path.isdir(STATE):
+            parent = os.stat(os.path.dirname(STATE))
+            os.mkdir(STATE, 0o700)
+            os.utime(os.path.dirname(STATE), ns=(parent.st_atime_ns, parent.st_mtime_ns))
         info = os.lstat(STATE)
         if not stat.S_ISDIR(info.st_mode) or info.st_uid != 0:
             raise JournalUnwritable("%s is not a directory of root." % STATE, hint="Move it away.")
@@ -77,19 +89,25 @@ def _check_state() -> None:
         os.unlink(probe)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull("%s is full, so no before-image can be kept there." % STATE, hint="Free some space (acidctl gc drops old images).") from error
+            raise StoreFull(
+                "%s is full, so no before-image can be kept there." % STATE, hint="Free some space (acidctl gc drops old images)."
+            ) from error
         raise JournalUnwritable("%s cannot be written: %s." % (STATE, error.strerror), hint="Mount it read-write.") from error
     room = os.statvfs(STATE)
     if room.f_bavail * room.f_frsize < RESERVE:
-        raise StoreFull("%s has %d MiB free, and a transaction needs at least %d." % (STATE, room.f_bavail * room.f_frsize >> 20, RESERVE >> 20),
-                        hint="Free some space (acidctl gc drops old images).")
+        raise StoreFull(
+            "%s has %d MiB free, and a transaction needs at least %d." % (STATE, room.f_bavail * room.f_frsize >> 20, RESERVE >> 20),
+            hint="Free some space (acidctl gc drops old images).",
+        )
 
 
 def _check_root() -> None:
     for mount in mounts_of():
         if mount.point == b"/" and policy(mount.fstype) != TRACED:
-            raise TraceUnavailable("The root file system is %s, which has no file handles: nothing on it could be undone." % mount.fstype.decode(),
-                                   hint="Set acid_transaction: false for this host.")
+            raise TraceUnavailable(
+                "The root file system is %s, which has no file handles: nothing on it could be undone." % mount.fstype.decode(),
+                hint="Set acid_transaction: false for this host.",
+            )
 
 
 def check_engine(home: str) -> None:
@@ -109,5 +127,7 @@ def check_engine(home: str) -> None:
         except OSError:
             good = False
         if not good or info.st_uid != 0 or info.st_mode & 0o022:
-            raise EngineTampered("The engine's file %s is not the one that was installed." % path,
-                                 hint="Find out who changed it; remove %s and run the play again to install it anew." % home)
+            raise EngineTampered(
+                "The engine's file %s is not the one that was installed." % path,
+                hint="Find out who changed it; remove %s and run the play again to install it anew." % home,
+            )

@@ -5,6 +5,7 @@
 Numbers are those of x86_64 and aarch64 (linux/arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h);
 calls added since 5.1 have one number on both.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -98,9 +99,19 @@ class Reader:
         asec, ansec, _p0, bsec, bnsec, _p1, csec, cnsec, _p2, msec, mnsec, _p3 = _TIMES.unpack_from(view, 64)
         rmajor, rminor, major, minor = _DEVS.unpack_from(view, 128)
         return Stat(
-            (major << 32) | minor, ino, bsec * 1000000000 + bnsec if mask & STATX_BTIME else 0, mode, nlink, uid, gid, size,
+            (major << 32) | minor,
+            ino,
+            bsec * 1000000000 + bnsec if mask & STATX_BTIME else 0,
+            mode,
+            nlink,
+            uid,
+            gid,
+            size,
             os.makedev(rmajor, rminor) if rmajor or rminor else 0,
-            asec * 1000000000 + ansec, msec * 1000000000 + mnsec, csec * 1000000000 + cnsec, attributes,
+            asec * 1000000000 + ansec,
+            msec * 1000000000 + mnsec,
+            csec * 1000000000 + cnsec,
+            attributes,
         )
 
     def stat_or_none(self, dirfd: int, name: bytes, flags: int = AT_SYMLINK_NOFOLLOW) -> Stat | None:
@@ -120,7 +131,7 @@ class Reader:
         if _syscall(_NAME_TO_HANDLE, dirfd, name, buffer, ctypes.byref(self._mount_id), flags) < 0:
             raise fail(name)
         size, kind = struct.unpack_from("<Ii", buffer, 0)
-        return struct.pack("<i", kind) + buffer.raw[8:8 + size]
+        return struct.pack("<i", kind) + buffer.raw[8 : 8 + size]
 
 
 def open_by_handle(mount_fd: int, handle: bytes, flags: int) -> int:
@@ -191,3 +202,11 @@ def punch_hole(fd: int, at: int, length: int) -> bool:
     """Whether the bytes could be made a hole."""
     # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
     return bool(libc.fallocate(fd, 3, ctypes.c_longlong(at), ctypes.c_longlong(length)) == 0)
+
+
+def file_system_type(fd: int) -> int:
+    """f_type of statfs(2)."""
+    buffer = ctypes.create_string_buffer(256)
+    if libc.fstatfs(fd, buffer) < 0:
+        raise fail("fstatfs")
+    return int(struct.unpack_from("<q", buffer)[0])

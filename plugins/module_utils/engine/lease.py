@@ -4,6 +4,7 @@
 
 It is renewed by every request and every step, and does not run while a step's first process lives. CLOCK_BOOTTIME: it goes on in suspend.
 """
+
 from __future__ import annotations
 
 import time

@@ -8,6 +8,7 @@
 
 The shim speaks the second form: it imports no json (it starts with every task).
 """
+
 from __future__ import annotations
 
 import array
@@ -24,7 +25,7 @@ def send(sock: socket.socket, message: dict[str, t.Any]) -> None:
     # an answer may be longer than a message: a first one says how long
     sock.sendall(b"%d" % len(data))
     for at in range(0, len(data), LARGEST):
-        sock.sendall(data[at:at + LARGEST])
+        sock.sendall(data[at : at + LARGEST])
 
 
 def receive(sock: socket.socket) -> dict[str, t.Any]:

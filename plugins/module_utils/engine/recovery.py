@@ -2,8 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What becomes of an open transaction whose agent died, or whose host was booted again (I8).
 
-    after_death(journal, value, step_was_running=...) -> RESUME | UNDO | WAIT
+after_death(journal, value, step_was_running=...) -> RESUME | UNDO | WAIT
 """
+
 from __future__ import annotations
 
 import os

@@ -5,6 +5,7 @@
 content, owner, mode, extended attributes, times; inode flags last of all and by themselves (`set_flags`), since +i forbids the rest.
 chown drops suid and capabilities; writing drops capabilities; chmod changes an ACL's mask.
 """
+
 from __future__ import annotations
 
 import errno

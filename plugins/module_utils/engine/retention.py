@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """How long images are kept after a transaction has ended, and getting rid of them."""
+
 from __future__ import annotations
 
 import os

@@ -7,6 +7,7 @@
 
 Every part looks first and then acts, so a crash at any point is mended by running it again (I2). The log is verified before anything is touched (I7).
 """
+
 from __future__ import annotations
 
 import time
@@ -17,8 +18,9 @@ from .journal import Journal
 from .model import DIFFERS, MOOT, Savepoint, Summary
 from .probes.base import Circumstances, Outcome
 from .probes.registry import NAMES, Probes
+from .report import summary
 from .store import Store
-from .transaction import OpenTransaction, boot_id, directory_of, summary
+from .transaction import OpenTransaction, boot_id, directory_of
 from .undo import Undo
 from .undolog import Writer
 from .wanted import Wanted, read
@@ -47,11 +49,13 @@ def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False) 
         journal.set_state(tx, states.UNDO_FAILED, reason=error.msg)
         raise
     try:
-        units, paths = _undo(journal, tx, wanted, store, log, epoch=0, after_commit=after_commit or value.ended_ns is not None, at_boot=at_boot)
+        units = _undo(
+            journal, tx, wanted, store, log, epoch=0, after_commit=after_commit or value.ended_ns is not None, at_boot=at_boot
+        )
     except (OSError, AcidError) as error:
         journal.note(tx, DIFFERS, "undo stopped: %s" % error)
         journal.set_state(tx, states.UNDO_FAILED, reason=str(error))
-        return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start)
+        return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start, wanted)
     finally:
         log.close()
         store.close()
@@ -60,7 +64,7 @@ def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False) 
         journal.set_step_state(tx, step.n, states.UNDO_FAILED if failed else states.UNDONE)
     end = states.UNDO_FAILED if failed else states.ABORTED
     journal.set_state(tx, end, reason="see acidctl show %s" % tx if failed else "")
-    return summary(journal, tx, end, time.monotonic() - start, units=units, paths=paths)
+    return summary(journal, tx, end, time.monotonic() - start, wanted, units=units)
 
 
 def roll_back_to(transaction: OpenTransaction, point: Savepoint) -> Summary:
@@ -72,7 +76,7 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint) -> Summary:
     transaction.seal()
     with transaction.lock:
         wanted = read(directory_of(tx), epoch=point.epoch)
-        units, paths = _undo(journal, tx, wanted, transaction.store, transaction.log, epoch=point.epoch, after_commit=False, at_boot=False)
+        units = _undo(journal, tx, wanted, transaction.store, transaction.log, epoch=point.epoch, after_commit=False, at_boot=False)
         for step in later:
             journal.set_step_state(tx, step.n, states.UNDONE)
         journal.drop_savepoints(tx, after=point.epoch)
@@ -80,11 +84,13 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint) -> Summary:
         transaction.capture.epoch(again.epoch, 0)
     if journal.notes(tx, DIFFERS):
         transaction.doom("the undo to savepoint %s was not exact" % point.name)
-    return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, units=units, paths=paths)
+    return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units)
 
 
-def _undo(journal: Journal, tx: str, wanted: Wanted, store: Store, log: Writer, *, epoch: int, after_commit: bool, at_boot: bool) -> tuple[list[str], int]:
-    """(units acted on, paths). What is not as before is in the journal's notes."""
+def _undo(
+    journal: Journal, tx: str, wanted: Wanted, store: Store, log: Writer, *, epoch: int, after_commit: bool, at_boot: bool
+) -> list[str]:
+    """Units acted on. What is not as before is in the journal's notes."""
     value = journal.get(tx)
     probes = Probes(value.options.get("probes") or NAMES)
     windows = tuple((step.started_ns, step.sealed_ns or time.time_ns()) for step in journal.steps(tx) if step.epoch >= epoch)
@@ -108,19 +114,23 @@ def _undo(journal: Journal, tx: str, wanted: Wanted, store: Store, log: Writer, 
         journal.note(tx, DIFFERS, sentence)
     for path in files.moot[:100]:
         journal.note(tx, MOOT, path)
-    return list(outcome.units), files.paths
+    return list(outcome.units)
 
 
 def _refuse_overtaken(journal: Journal, tx: str) -> None:
     """A committed transaction is rolled back newest first, unless nothing later touched the same paths."""
     value = journal.get(tx)
     if not value.images:
-        raise WrongState("The images of transaction %s are gone: its retention has ended." % tx, hint="acidctl list shows which can be rolled back.")
+        raise WrongState(
+            "The images of transaction %s are gone: its retention has ended." % tx, hint="acidctl list shows which can be rolled back."
+        )
     own: set[bytes] | None = None
     for later in journal.transactions():
         if later.created_ns > value.created_ns and later.state == states.COMMITTED and later.images:
             own = set(read(directory_of(tx)).paths()) if own is None else own
             shared = own & set(read(directory_of(later.id)).paths())
             if shared:
-                raise WrongState("Transaction %s came later and changed %d of the same paths." % (later.id, len(shared)),
-                                 hint="Roll that back first: acidctl rollback %s." % later.id)
+                raise WrongState(
+                    "Transaction %s came later and changed %d of the same paths." % (later.id, len(shared)),
+                    hint="Roll that back first: acidctl rollback %s." % later.id,
+                )

@@ -7,6 +7,7 @@
 
 Names in it: `<n>` a kept link, `c<n>` a copy of contents, `s-...` an inode staged by undo, `q-...` a tree put into quarantine by undo.
 """
+
 from __future__ import annotations
 
 import errno
@@ -16,7 +17,7 @@ import stat
 
 from . import kernel
 from .errors import StoreFull
-from .filesystems import TRACED, FileSystem, Mount, choose_mount, mounts_of
+from .filesystems import TRACED, FileSystem, choose_mount, device_of, is_btrfs, mounts_of, subvolume_root, unmounted_subvolume
 
 STATE = "/var/lib/acid"
 HIDDEN = b".acid-store"
@@ -31,19 +32,22 @@ class Store:
         self._tx, self._state = tx.encode(), state.encode()
         self._by_dev: dict[int, FileSystem | None] = {}
         self.by_number: dict[int, FileSystem] = {}
-        self._mounts: list[Mount] = []
         self._next_fs, self.next_number = 1, 1
         self._state_dev = kernel.Reader().stat(kernel.AT_FDCWD, self._state).dev
 
     # -- file systems ----------------------------------------------------------------------------------------------------
 
-    def file_system(self, dev: int) -> FileSystem | None:
-        """The file system of a device number as statx gives it; None where the host's own namespace does not show it."""
+    def file_system(self, dev: int, fd: int = -1) -> FileSystem | None:
+        """The file system of a device number as statx gives it; None where the host's own namespace does not show it.
+
+        `fd`: a directory there, by which a btrfs subvolume that is not mounted by itself can be found.
+        """
         known = self._by_dev.get(dev)
-        if known is not None or dev in self._by_dev:
+        if known is not None or (dev in self._by_dev and fd < 0):
             return known
-        self._mounts = mounts_of()
-        mount = choose_mount(self._mounts, dev)
+        mount = choose_mount(mounts_of(), dev)
+        if mount is None and fd >= 0 and is_btrfs(fd):
+            mount = subvolume_root(fd)
         found = None
         if mount is not None:
             found = FileSystem(self._next_fs, dev, mount.fstype, mount.point)
@@ -58,11 +62,11 @@ class Store:
         """The file system that a log calls `number`, found again by its mount point. None when another one is mounted there now."""
         mounts = [m for m in mounts_of() if m.point == mount_point and m.fstype == fstype]
         if not mounts:
-            mount = choose_mount(mounts_of(), dev)
+            mount = choose_mount(mounts_of(), dev) or unmounted_subvolume(mount_point, fstype)
             if mount is None or mount.fstype != fstype:
                 return None
             mounts = [mount]
-        found = FileSystem(number, mounts[-1].dev, fstype, mounts[-1].point)
+        found = FileSystem(number, device_of(mounts[-1]), fstype, mounts[-1].point)
         if found.policy == TRACED:
             found.open_mount()
         self.by_number[number] = self._by_dev[found.dev] = found
@@ -156,8 +160,10 @@ class Store:
         except OSError as error:
             os.unlink(name, dir_fd=directory)
             if error.errno in _FULL:
-                raise StoreFull("no space for a before-image of %d bytes on %s" % (size, os.fsdecode(fs.mount_point)),
-                                hint="Free space there and run the play again.") from error
+                raise StoreFull(
+                    "no space for a before-image of %d bytes on %s" % (size, os.fsdecode(fs.mount_point)),
+                    hint="Free space there and run the play again.",
+                ) from error
             raise
         finally:
             os.close(source)
@@ -237,9 +243,8 @@ def _copy_range(source: int, target: int, at: int, length: int) -> int:
 
 def remove_tree_contents(directory: int) -> None:
     """Delete everything below an open directory, also where chattr +i or +a forbids it."""
-    for entry in os.scandir(directory):
-        name = os.fsencode(entry.name)
-        if entry.is_dir(follow_symlinks=False):
+    for name in names_in(directory):
+        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
             try:
                 unlock(child)
@@ -253,13 +258,27 @@ def remove_tree_contents(directory: int) -> None:
         except PermissionError:
             if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
                 raise
-            locked = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                flags = unlock(locked)
-                os.unlink(name, dir_fd=directory)
-                kernel.set_flags(locked, flags)  # it may have another name, which stays as it is
-            finally:
-                os.close(locked)
+            unlink_locked(directory, name)
+
+
+def unlink_locked(directory: int, name: bytes) -> None:
+    """Unlink a file that is +i or +a; where it has other names it stays so."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        flags = unlock(fd)
+        os.unlink(name, dir_fd=directory)
+        kernel.set_flags(fd, flags)
+    finally:
+        os.close(fd)
+
+
+def names_in(directory: int) -> list[bytes]:
+    """All names in it now: btrfs shows through an fd only what was there when it was opened."""
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return [os.fsencode(name) for name in os.listdir(fd)]
+    finally:
+        os.close(fd)
 
 
 def unlock(fd: int) -> int:

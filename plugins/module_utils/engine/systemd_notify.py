@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """sd_notify(3) and the file descriptor store: what is put there survives the agent's death and comes back at its next start."""
+
 from __future__ import annotations
 
 import array
@@ -36,7 +37,7 @@ def stored() -> dict[str, list[int]]:
         return {}
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     found: dict[str, list[int]] = {}
-    for at, name in enumerate(names[:int(os.environ.get("LISTEN_FDS", "0"))]):
+    for at, name in enumerate(names[: int(os.environ.get("LISTEN_FDS", "0"))]):
         os.set_inheritable(_FIRST + at, False)
         found.setdefault(name, []).append(_FIRST + at)
     return found

@@ -158,6 +158,11 @@ class Timeline:
                 return None
             return Side(*fields, flags=self._flags(inode, fd), xattrs=self._xattrs(inode, fd), data=self._data(inode, fd, fields[0]))
 
+    def birth_ns(self, inode: InodeKey) -> int | None:
+        """None when the inode is gone. 0 where the file system knows no birth times."""
+        with self._present(inode) as fd:
+            return None if fd is None else self._reader.stat(fd, b"", AT_EMPTY_PATH).btime
+
     def _images(self, inode: InodeKey) -> Iterator[tuple[int, Source]]:
         for source in self._sources:
             number = source.number(inode.fs)

@@ -5,6 +5,7 @@
 While its transaction is open, each call waits for its images; after commit the processes that a step left behind are let run (their filter
 stays for life); when the transaction is doomed or being undone, their calls fail with EIO.
 """
+
 from __future__ import annotations
 
 import errno
@@ -49,8 +50,19 @@ class Slot:
 class Tracer(threading.Thread):
     """Serves one listener. `mode` may be changed by others while they hold `lock`."""
 
-    def __init__(self, *, name: str, fd: int, slot: Slot, lock: threading.Lock, capture: Capture | None, step: int, mode: str,
-                 failed: t.Callable[[int, str], None], ended: t.Callable[[Tracer], None]) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        fd: int,
+        slot: Slot,
+        lock: threading.Lock,
+        capture: Capture | None,
+        step: int,
+        mode: str,
+        failed: t.Callable[[int, str], None],
+        ended: t.Callable[[Tracer], None],
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.fd, self.slot, self.step, self.mode = fd, slot, step, mode
         self.resolver: Resolver | None = capture.resolver() if capture is not None else None

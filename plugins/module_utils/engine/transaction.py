@@ -7,6 +7,7 @@
 Order of writes at commit (I3): every tracer lets run or has ended; the log's HEAD, durable; syncfs of each file system touched; then the one
 row that says COMMITTED. If the agent dies before that row, all is undoable; after it, only clean-up is left.
 """
+
 from __future__ import annotations
 
 import os
@@ -15,11 +16,12 @@ import time
 import typing as t
 
 from . import cgroups, kernel, states
-from .errors import Doomed, NoTransaction, StaleToken, StepRefused, TraceUnavailable
+from .errors import Doomed, StaleToken
 from .filesystems import TRACED
 from .journal import Journal
-from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, StepSummary, Summary, Transaction
+from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, Summary, Transaction
 from .probes.registry import NAMES, Probes
+from .report import summary
 from .store import STATE, Store
 from .trace.capture import Capture
 from .trace.images import Images, Observed
@@ -27,7 +29,7 @@ from .tracer import CAPTURE, LET_RUN, REFUSE, Slot, Tracer
 from .undolog import Writer
 from .wanted import read
 
-#: Socket by which programs ask PID 1 or another daemon to act
+#: seconds that a request waits for the processes of steps whose results the controller already has
 _WAIT_FOR_MAIN = 30.0
 
 
@@ -52,8 +54,13 @@ class OpenTransaction:
         self.journal, self.id, self.token, self.store, self.log = journal, value.id, value.token, store, log
         self.options = value.options
         self.lock = threading.Lock()
-        self._images = Images(store, log, outside=[os.fsencode(path) for path in value.options.get("exclude", [])],
-                              next_directory=next_directory, observe=self._observe)
+        self._images = Images(
+            store,
+            log,
+            outside=[os.fsencode(path) for path in value.options.get("exclude", [])],
+            next_directory=next_directory,
+            observe=self._observe,
+        )
         self.capture = Capture(self._images)
         self.step: Step | None = None
         self.tracers: list[Tracer] = []
@@ -104,8 +111,10 @@ class OpenTransaction:
 
     def check(self, token: int) -> None:
         if token != self.token:
-            raise StaleToken("Token %d is not the one of transaction %s." % (token, self.id),
-                             hint="Another controller has taken the host over: this one must stop.")
+            raise StaleToken(
+                "Token %d is not the one of transaction %s." % (token, self.id),
+                hint="Another controller has taken the host over: this one must stop.",
+            )
         self.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def start_step(self, info: dict[str, t.Any], process: int) -> Step:
@@ -116,8 +125,14 @@ class OpenTransaction:
             if self.step is None or self.step.id != info["id"]:
                 self._seal()
                 self.step = self.journal.add_step(
-                    self.id, id=str(info["id"]), task=str(info.get("task", "")), module=str(info.get("module", "")),
-                    position=str(info.get("position", "")), no_log=bool(info.get("no_log")), pid=process)
+                    self.id,
+                    id=str(info["id"]),
+                    task=str(info.get("task", "")),
+                    module=str(info.get("module", "")),
+                    position=str(info.get("position", "")),
+                    no_log=bool(info.get("no_log")),
+                    pid=process,
+                )
                 self.capture.epoch(self.step.epoch, self.step.n)
             step = self.step
             self.capture.inherited(process, step.n)
@@ -129,8 +144,17 @@ class OpenTransaction:
     def attach(self, step: Step, process: int, fd: int, ended: t.Callable[[Tracer], None]) -> Tracer:
         """Serve the step's listener from now on."""
         name = "acid-%s-%d-%d" % (self.id, step.n, process)
-        tracer = Tracer(name=name, fd=fd, slot=Slot(), lock=self.lock, capture=self.capture, step=step.n, mode=REFUSE if self.doomed else CAPTURE,
-                        failed=self._failed, ended=ended)
+        tracer = Tracer(
+            name=name,
+            fd=fd,
+            slot=Slot(),
+            lock=self.lock,
+            capture=self.capture,
+            step=step.n,
+            mode=REFUSE if self.doomed else CAPTURE,
+            failed=self._failed,
+            ended=ended,
+        )
         self.mains[os.pidfd_open(process)] = step.n
         self.tracers.append(tracer)
         tracer.start()
@@ -204,8 +228,10 @@ class OpenTransaction:
         missing = [step for step in armed if step not in known]
         if missing:
             self.doom("%d step(s) ran without the shim" % len(missing))
-            raise Doomed("Transaction %s: %d step(s) ran without the shim, so their changes were not seen." % (self.id, len(missing)),
-                         hint="It can only be rolled back, and what those steps changed is not undone.")
+            raise Doomed(
+                "Transaction %s: %d step(s) ran without the shim, so their changes were not seen." % (self.id, len(missing)),
+                hint="It can only be rolled back, and what those steps changed is not undone.",
+            )
         self.seal()
         self._note_survivors()
         self._capture_probes(self.journal.get(self.id).epoch + 1)
@@ -229,7 +255,7 @@ class OpenTransaction:
                         self.journal.note(self.id, SURVIVOR, command, step=number)
 
     def summary(self, state: str, seconds: float) -> Summary:
-        return summary(self.journal, self.id, state, seconds)
+        return summary(self.journal, self.id, state, seconds, read(directory_of(self.id)))
 
     def kill_processes(self, first_step: int = 0) -> None:
         """Kill what steps from `first_step` on left running, and wait until their tracers have ended."""
@@ -265,34 +291,3 @@ def kill_traced(thread: int) -> None:
 def _own_filters() -> int:
     with open("/proc/self/status", encoding="ascii", errors="replace") as f:
         return next((int(line.split()[1]) for line in f if line.startswith("Seccomp_filters:")), 0)
-
-
-def summary(journal: Journal, tx: str, state: str, seconds: float, *, units: t.Sequence[str] = (), paths: int | None = None) -> Summary:
-    """What the controller and people are told of a transaction."""
-    value = journal.get(tx)
-    counts = paths_by_step(tx)
-    notes = journal.notes(tx)
-    result = Summary(
-        tx, value.name, state, tuple(StepSummary.of(step, paths=counts.get(step.n, 0)) for step in journal.steps(tx)),
-        sum(counts.values()) if paths is None else paths, tuple(units),
-        tuple(note.text for note in notes if note.kind == IRREVERSIBLE), tuple(note.text for note in notes if note.kind == SURVIVOR),
-        tuple(note.text for note in notes if note.kind == "differs"), round(seconds, 3))
-    journal.set_summary(tx, result)
-    return result
-
-
-def paths_by_step(tx: str) -> dict[int, int]:
-    """How many places, inodes and values each step touched."""
-    wanted = read(directory_of(tx))
-    counts: dict[int, set[bytes]] = {}
-    for (number, name), entry in wanted.entries.items():
-        counts.setdefault(entry.step, set()).add(wanted.directories[number].path + b"/" + name)
-    for basic in wanted.basics.values():
-        if basic.mode & 0o170000 != 0o040000:
-            counts.setdefault(basic.step, set()).add(basic.path)
-    for value in wanted.values.values():
-        counts.setdefault(value.step, set()).add(value.path)
-    return {step: len(paths) for step, paths in counts.items() if step}
-
-
-__all__ = ["NoTransaction", "OpenTransaction", "StepRefused", "TraceUnavailable", "boot_id", "directory_of", "own_hash", "summary"]

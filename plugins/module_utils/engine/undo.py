@@ -15,6 +15,7 @@ Each act first asks what is there, so that a crash anywhere is mended by running
 6. contents, owner, mode, extended attributes, times; directories' times after all others; inode flags last;
 7. verify. Only then are the store's links dropped and the log marked Undone.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -28,7 +29,7 @@ import typing as t
 from . import kernel, restore
 from .filesystems import TRACED, FileSystem
 from .kernel import AT_EMPTY_PATH, Reader, Stat
-from .store import Store, unlock
+from .store import Store, names_in, unlink_locked, unlock
 from .undolog import COPY, INLINE, Alias, Basic, Entry, Undone, Writer
 from .wanted import Inode, Wanted
 
@@ -468,15 +469,10 @@ class Undo:
 
 def drop_images(directory: int) -> None:
     """Unlink links, copies and staged inodes from a store directory; trees in quarantine stay."""
-    for name in os.listdir(directory):
-        if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-            try:
-                os.unlink(name, dir_fd=directory)
-            except PermissionError:
-                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
-                try:
-                    flags = unlock(fd)
-                    os.unlink(name, dir_fd=directory)
-                    kernel.set_flags(fd, flags)
-                finally:
-                    os.close(fd)
+    for name in names_in(directory):
+        if name.startswith(b"q-"):
+            continue
+        try:
+            os.unlink(name, dir_fd=directory)
+        except PermissionError:
+            unlink_locked(directory, name)

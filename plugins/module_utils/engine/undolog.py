@@ -12,6 +12,7 @@ step boundaries) is not beyond it. Any other damage is refused before a path is 
 A writer that dies between two appends has written whole frames only up to the last acknowledged change; the next writer (`Writer.resume`)
 cuts a torn tail off, which no change can have followed.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -156,6 +157,7 @@ class Undone(t.NamedTuple):
 
 Image = t.Union[FileSystemSeen, DirectorySeen, EpochStarted, Entry, Keep, Basic, Xattrs, Flags, Content, Value, Dropped, Alias, Undone]
 
+
 def _strings(values: t.Sequence[bytes]) -> bytes:
     return b"".join([struct.pack("<I", len(v)) + v for v in values])
 
@@ -164,7 +166,7 @@ def _unstrings(data: bytes, at: int) -> tuple[bytes, ...]:
     values = []
     while at < len(data):
         (length,) = struct.unpack_from("<I", data, at)
-        values.append(data[at + 4:at + 4 + length])
+        values.append(data[at + 4 : at + 4 + length])
         at += 4 + length
     return tuple(values)
 
@@ -209,40 +211,40 @@ def decode(kind: int, data: bytes) -> Image:
     """The record of a payload. JournalDamaged for a kind that this engine does not know."""
     if kind == 4:
         step, directory, mode, fs, n = _ENTRY.unpack_from(data)
-        return Entry(step, directory, mode, fs, data[15:15 + n], data[15 + n:])
+        return Entry(step, directory, mode, fs, data[15 : 15 + n], data[15 + n :])
     if kind == 6:
         step, fs, n, mode, uid, gid, rdev, size, atime, mtime = _BASIC.unpack_from(data)
-        return Basic(step, fs, data[51:51 + n], mode, uid, gid, rdev, size, atime, mtime, data[51 + n:])
+        return Basic(step, fs, data[51 : 51 + n], mode, uid, gid, rdev, size, atime, mtime, data[51 + n :])
     if kind == 5:
         step, fs, n, how, number = _KEEP.unpack_from(data)
-        return Keep(step, fs, data[16:16 + n], how, number, data[16 + n:])
+        return Keep(step, fs, data[16 : 16 + n], how, number, data[16 + n :])
     if kind == 9:
         step, fs, n, how, number, size = _CONTENT.unpack_from(data)
-        return Content(step, fs, data[24:24 + n], how, number, size, data[24 + n:])
+        return Content(step, fs, data[24 : 24 + n], how, number, size, data[24 + n :])
     if kind == 2:
         directory, fs, n = _DIR.unpack_from(data)
-        return DirectorySeen(directory, fs, data[7:7 + n], data[7 + n:])
+        return DirectorySeen(directory, fs, data[7 : 7 + n], data[7 + n :])
     if kind == 7:
         step, fs, n = _INODE.unpack_from(data)
         flat = _unstrings(data, 7 + n)
-        return Xattrs(step, fs, data[7:7 + n], tuple(zip(flat[::2], flat[1::2])))
+        return Xattrs(step, fs, data[7 : 7 + n], tuple(zip(flat[::2], flat[1::2])))
     if kind == 8:
         step, fs, n, flags = _FLAGS.unpack_from(data)
-        return Flags(step, fs, data[11:11 + n], flags)
+        return Flags(step, fs, data[11 : 11 + n], flags)
     if kind == 1:
         fs, dev, n = _FS.unpack_from(data)
-        return FileSystemSeen(fs, dev, data[11:11 + n], data[11 + n:])
+        return FileSystemSeen(fs, dev, data[11 : 11 + n], data[11 + n :])
     if kind == 3:
         return EpochStarted(*_EPOCH.unpack(data))
     if kind == 10:
         step, n = _VALUE.unpack_from(data)
-        return Value(step, data[6:6 + n], data[6 + n:])
+        return Value(step, data[6 : 6 + n], data[6 + n :])
     if kind == 11:
         fs, number = _DROPPED.unpack_from(data)
         return Dropped(fs, data[10:], number)
     if kind == 12:
         _step, fs, n = _INODE.unpack_from(data)
-        return Alias(fs, data[7:7 + n], data[7 + n:])
+        return Alias(fs, data[7 : 7 + n], data[7 + n :])
     if kind == 13:
         return Undone(*_UNDONE.unpack(data))
     raise JournalDamaged("undo log: record of unknown kind %d" % kind, hint="A later engine wrote it: use that engine's acidctl.")
@@ -288,10 +290,14 @@ class Writer:
         try:
             written = os.write(self._fd, frame + chain)
         except OSError as error:
-            raise JournalUnwritable("undo log %s/log: %s" % (self._directory, error.strerror), hint="Free space there, then roll back.") from error
+            raise JournalUnwritable(
+                "undo log %s/log: %s" % (self._directory, error.strerror), hint="Free space there, then roll back."
+            ) from error
         if written != size:
             os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            raise JournalUnwritable("undo log %s/log: no space for %d bytes" % (self._directory, size), hint="Free space there, then roll back.")
+            raise JournalUnwritable(
+                "undo log %s/log: no space for %d bytes" % (self._directory, size), hint="Free space there, then roll back."
+            )
         self.count += 1
         self._chain = chain
 
@@ -329,7 +335,9 @@ class Reader:
         return Head(count, chain)
 
     def _damaged(self, name: str, what: str) -> JournalDamaged:
-        return JournalDamaged("%s/%s: %s" % (self._directory, name, what), hint="Nothing was touched. Restore the file from a backup, or acidctl resolve.")
+        return JournalDamaged(
+            "%s/%s: %s" % (self._directory, name, what), hint="Nothing was touched. Restore the file from a backup, or acidctl resolve."
+        )
 
     def __iter__(self) -> t.Iterator[Image]:
         head = self._head()
@@ -351,6 +359,6 @@ class Reader:
                 self.chain = chain
                 self.count += 1
                 self.good_bytes += len(frame) + _CHAIN
-                yield decode(kind, frame[_FRAME.size:])
+                yield decode(kind, frame[_FRAME.size :])
         if self.count < head.records:
             raise self._damaged("log", "%d records, but HEAD says %d" % (self.count, head.records))

@@ -6,6 +6,7 @@
 
 Pure: it reads the log and touches nothing else.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -58,7 +59,6 @@ class Wanted:
         while (fs, handle) in self.aliases:
             handle = self.aliases[fs, handle]
         return handle
-
 
     def paths(self) -> list[bytes]:
         """Paths of the places and inodes that an undo would look at, sorted; directories whose times alone changed are not among them."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Talk to the agent, and start it when there is none."""
+
 from __future__ import annotations
 
 import os
@@ -38,7 +39,9 @@ def ask(request: dict[str, t.Any]) -> dict[str, t.Any] | None:
             protocol.send(sock, request)
             return protocol.receive(sock)
         except OSError as error:
-            raise AgentUnavailable("The agent went away during '%s'." % request["op"], hint="systemd starts it again; look at acidctl list.") from error
+            raise AgentUnavailable(
+                "The agent went away during '%s'." % request["op"], hint="systemd starts it again; look at acidctl list."
+            ) from error
 
 
 def start() -> None:

@@ -14,14 +14,17 @@ import os
 import stat
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
+from .. import acl
 from ..changes import Change, Changes, others_may_read
 from ..errors import Usage, WrongState
 from ..history import touched
 from ..journal import Journal
 from ..model import Transaction
-from ..states import UNDONE
+from ..probes.base import Circumstances
+from ..probes.registry import Probes
+from ..states import COMMITTED, OPEN, UNDONE
 from ..store import Store
 from ..timeline import LARGEST, Side, Source, Timeline
 from ..wanted import read
@@ -41,7 +44,8 @@ _FLAGS = {0x10: "immutable", 0x20: "append-only", 0x40: "no dump", 0x80: "no ati
 
 
 def collect(journal: Journal, tx_id: str, step: int | None = None, *, state_dir: str, secrets: bool = False) -> dict[str, Any]:
-    """{"tx", "state", "step", "changes": as `describe`, "undone": [paths]}. Of what has been undone, the paths are all there is.
+    """{"tx", "state", "step", "changes": as `describe`, "host": [what else changed: units, mounts...], "undone": [paths]}. Of what has been
+    undone, the paths are all there is.
 
     Raises WrongTransaction, Usage (no such step), WrongState (retention has ended), JournalDamaged.
     """
@@ -57,14 +61,29 @@ def collect(journal: Journal, tx_id: str, step: int | None = None, *, state_dir:
     paths = touched(directory)
     undone = {path for one in steps if one.state == UNDONE for path in paths.get(one.n, ())}
     secret = {path for one in journal.steps(tx_id) if one.no_log for path in paths.get(one.n, ())}
-    first, last = (steps[0].epoch, steps[0].epoch) if step is not None else (0, tx.epoch)
+    span = Span(0, tx.epoch, tx.created_ns) if step is None else Span(steps[0].epoch, steps[0].epoch, steps[0].started_ns)
     with contextlib.ExitStack() as stores:
-        changes = _changes(journal, tx, first, last, state_dir=state_dir, stores=stores)
+        changes = _changes(journal, tx, span, state_dir=state_dir, stores=stores)
         found = describe(changes, secret_paths=frozenset(secret), secrets=secrets)
-    return {"tx": tx_id, "state": tx.state, "step": step, "changes": found, "undone": sorted(map(os.fsdecode, undone))}
+    return {
+        "tx": tx_id,
+        "state": tx.state,
+        "step": step,
+        "changes": found,
+        "host": _host(journal, tx) if step is None else [],
+        "undone": sorted(map(os.fsdecode, undone)),
+    }
 
 
-def _changes(journal: Journal, tx: Transaction, first: int, last: int, *, state_dir: str, stores: contextlib.ExitStack) -> Changes:
+class Span(NamedTuple):
+    """Epochs, both included, and when the first began."""
+
+    first: int
+    last: int
+    since_ns: int
+
+
+def _changes(journal: Journal, tx: Transaction, span: Span, *, state_dir: str, stores: contextlib.ExitStack) -> Changes:
     """What later transactions changed is theirs: their images say how this one left it."""
     directory = os.path.join(state_dir, "tx", tx.id)
 
@@ -76,10 +95,26 @@ def _changes(journal: Journal, tx: Transaction, first: int, last: int, *, state_
     later = [one for one in journal.transactions() if one.token > tx.token and os.path.exists(os.path.join(state_dir, "tx", one.id, "log"))]
     after = [source(one, 0) for one in later]
     return Changes(
-        read(directory, epoch=first, until=last + 1),
-        Timeline([source(tx, first), *after]),
-        Timeline([source(tx, last + 1), *after]),
+        read(directory, epoch=span.first, until=span.last + 1),
+        Timeline([source(tx, span.first), *after]),
+        Timeline([source(tx, span.last + 1), *after]),
+        since_ns=span.since_ns,
     )
+
+
+def _host(journal: Journal, tx: Transaction) -> list[str]:
+    """What the probes saw change, as sentences: until the commit, or until now."""
+    if tx.state not in OPEN | {COMMITTED}:
+        return []
+    sentences = []
+    windows = tuple((step.started_ns, step.sealed_ns or time.time_ns()) for step in journal.steps(tx.id))
+    for probe in Probes().before_files():
+        images = journal.probes(tx.id, probe.name)
+        if not images:
+            continue
+        left = images[-1][1] if tx.state == COMMITTED and len(images) > 1 else probe.capture()
+        sentences += probe.compare(images[0][1], left, Circumstances(windows))
+    return sentences
 
 
 def describe(changes: Iterable[Change], *, secret_paths: frozenset[bytes] = frozenset(), secrets: bool = False) -> list[dict[str, Any]]:
@@ -140,10 +175,18 @@ def _metadata(side: Side | None) -> dict[str, Any]:
     if side.rdev:
         data["device"] = f"{os.major(side.rdev)}:{os.minor(side.rdev)}"
     if side.xattrs:
-        data["xattrs"] = {os.fsdecode(name): value.hex() for name, value in side.xattrs}
+        data["xattrs"] = dict(_xattr(os.fsdecode(name), value) for name, value in side.xattrs)
     if side.flags:
         data["flags"] = [name for bit, name in _FLAGS.items() if side.flags & bit] or [f"{side.flags:#x}"]
     return data
+
+
+def _xattr(name: str, value: bytes) -> tuple[str, str]:
+    """An ACL as getfacl writes it, text as text, the rest in hexadecimal."""
+    readable = acl.text(value) if name in acl.NAMES else None
+    if readable is None and value.isascii() and value.decode("ascii", "replace").isprintable():
+        readable = value.decode("ascii")
+    return name, value.hex() if readable is None else readable
 
 
 def _time(ns: int) -> str:
@@ -197,6 +240,7 @@ def render(data: dict[str, Any]) -> str:
         if change["hidden"]:
             lines.append(f"  content not shown: {change['hidden']}")
         lines += [printable(part, keep="\t") for line in change["diff"] or () for part in line.split("\n")]
+    lines += [printable(sentence) for sentence in data["host"]]
     if data["undone"]:
         lines += ["Undone since, so that only the paths are known:", *(f"  {printable(path)}" for path in data["undone"])]
     return "\n".join(lines or ["No difference."]) + "\n"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The verbs of acidctl: parse, ask the agent or do it here, print. Exit code 0, or the one of the error's class."""
+
 from __future__ import annotations
 
 import argparse
@@ -138,7 +139,10 @@ def _raise_no_agent(tx: str) -> None:
     value = journal.get(tx) if tx else journal.open_transaction()
     if value is None:
         raise NoTransaction("No transaction is open on this host.")
-    raise WrongState("Transaction %s is %s%s." % (value.id, value.state, ": " + value.reason if value.reason else ""), hint="acidctl show %s tells more." % value.id)
+    raise WrongState(
+        "Transaction %s is %s%s." % (value.id, value.state, ": " + value.reason if value.reason else ""),
+        hint="acidctl show %s tells more." % value.id,
+    )
 
 
 def _journal() -> Journal:
@@ -155,7 +159,9 @@ def _rollback(arguments: argparse.Namespace) -> int:
         journal = _journal()
         value = journal.get(request["tx"]) if request["tx"] else journal.open_transaction()
         if value is None:
-            raise NoTransaction("No transaction is open on this host.", hint="acidctl list shows committed ones, which can be rolled back by their id.")
+            raise NoTransaction(
+                "No transaction is open on this host.", hint="acidctl list shows committed ones, which can be rolled back by their id."
+            )
         if value.state == states.ABORTED:
             return _ended(arguments, roll_back(journal, value.id, reason=""))
         client.start()
@@ -214,7 +220,11 @@ def _resolve(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     journal = _journal()
     journal.verify()
-    records = {value.id: read(directory_of(value.id)).records for value in journal.transactions() if value.images and arguments.tx in ("", value.id)}
+    records = {
+        value.id: read(directory_of(value.id)).records
+        for value in journal.transactions()
+        if value.images and arguments.tx in ("", value.id)
+    }
     return show(arguments, {"transactions": len(records), "records": sum(records.values())})
 
 

@@ -4,6 +4,7 @@
 
 A handler returns, and the call may run; or it raises an error other than WillFail, and the caller must be answered EIO: no image, no change.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -268,7 +269,9 @@ class Capture:
             self._opened(arguments, 0, 1, flags)
             return
         try:
-            place = self._resolver.walk(self._thread, _signed(arguments[0]), self._text(arguments[1]), follow=not flags & os.O_NOFOLLOW, in_root=True)
+            place = self._resolver.walk(
+                self._thread, _signed(arguments[0]), self._text(arguments[1]), follow=not flags & os.O_NOFOLLOW, in_root=True
+            )
         except OSError as error:
             raise _foretold(error) from None
         self._open_place(place, flags)
@@ -290,7 +293,9 @@ class Capture:
                 return
             kind = stat.S_IFMT(place.found.mode)
             if kind == stat.S_IFBLK:
-                self.images.tell("irreversible", "block device %d:%d opened for writing" % (os.major(place.found.rdev), os.minor(place.found.rdev)))
+                self.images.tell(
+                    "irreversible", "block device %d:%d opened for writing" % (os.major(place.found.rdev), os.minor(place.found.rdev))
+                )
             elif kind == stat.S_IFREG:
                 self._touch_contents(place)
         finally:

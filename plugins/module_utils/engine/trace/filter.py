@@ -5,6 +5,7 @@
 Shape: test the ABI (and x32's bit) first, so that one ABI's numbers are never read as another's (TRACE.md 2); then a binary search over
 ranges of numbers with the same answer. Conditional jumps reach 255 instructions, so the far branch goes through a JA.
 """
+
 from __future__ import annotations
 
 import errno

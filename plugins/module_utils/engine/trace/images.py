@@ -9,6 +9,7 @@ that were: at the epoch's start they did not exist.
 A call goes on running after its notification is answered. Until its thread shows up again it is *in flight*: what it moves may arrive at its
 places at any moment, so a second call at these places takes images of the arrivals too, by handle.
 """
+
 from __future__ import annotations
 
 import errno
@@ -108,7 +109,9 @@ class _Pending(t.NamedTuple):
 class Images:
     """Takes images for one transaction. The caller holds the transaction's lock, and sets `step` and `thread` before each call."""
 
-    def __init__(self, store: Store, log: Writer, *, outside: t.Sequence[bytes], next_directory: int, observe: t.Callable[[Observed], None]) -> None:
+    def __init__(
+        self, store: Store, log: Writer, *, outside: t.Sequence[bytes], next_directory: int, observe: t.Callable[[Observed], None]
+    ) -> None:
         self.store, self.log, self.reader = store, log, Reader()
         self.outside = OUTSIDE_PATHS + tuple(outside)
         self._observe = observe
@@ -151,9 +154,9 @@ class Images:
 
     # -- what is there ---------------------------------------------------------------------------------------------------
 
-    def traced(self, dev: int) -> FileSystem | None:
-        """The file system, when images are to be taken there."""
-        fs = self.store.file_system(dev)
+    def traced(self, dev: int, directory: int = -1) -> FileSystem | None:
+        """The file system, when images are to be taken there. `directory`: an fd of one that lies there, when there is one at hand."""
+        fs = self.store.file_system(dev) or self.store.file_system(dev, directory)
         if fs is None:
             self.tell("irreversible", "changes on a file system that only a step's own mount namespace shows")
             return None
@@ -163,8 +166,11 @@ class Images:
                 self.log.append(FileSystemSeen(fs.number, fs.dev, fs.fstype, fs.mount_point))
             return fs
         if fs.policy == UNKNOWN:
-            raise StepRefused("the %s file system at %s has no file handles, so nothing there can be undone"
-                              % (fs.fstype.decode(), os.fsdecode(fs.mount_point)), hint="Keep the play away from it.")
+            raise StepRefused(
+                "the %s file system at %s has no file handles, so nothing there can be undone"
+                % (fs.fstype.decode(), os.fsdecode(fs.mount_point)),
+                hint="Keep the play away from it.",
+            )
         if fs.policy == FOREIGN:
             self.tell("irreversible", "changes below %s (%s)" % (os.fsdecode(fs.mount_point), fs.fstype.decode()))
         return None
@@ -178,7 +184,7 @@ class Images:
         known = self._directories.get(key)
         if known is not None:
             return None if known.outside else known
-        fs = self.traced(state.dev)
+        fs = self.traced(state.dev, fd)
         if fs is None:
             return None
         handle = self.reader.handle(fd, b"", AT_EMPTY_PATH)
@@ -291,7 +297,9 @@ class Images:
     # -- inodes ----------------------------------------------------------------------------------------------------------
 
     def _basic(self, fs: FileSystem, handle: bytes, state: Stat, key: Key, path: bytes) -> None:
-        self.log.append(Basic(self.step, fs.number, handle, state.mode, state.uid, state.gid, state.rdev, state.size, state.atime, state.mtime, path))
+        self.log.append(
+            Basic(self.step, fs.number, handle, state.mode, state.uid, state.gid, state.rdev, state.size, state.atime, state.mtime, path)
+        )
         self._seen_basic.add(key)
 
     def metadata_seen(self, key: Key, *, xattrs: bool, flags: bool) -> bool:

@@ -7,6 +7,7 @@
 Each id is written to a slot of shared memory before anything else happens with it, and cleared after the answer: an agent that dies in
 between leaves the id to its successor, which answers EIO (TRACE.md 10). Without that the caller would wait for ever.
 """
+
 from __future__ import annotations
 
 import ctypes

@@ -8,6 +8,7 @@ mount namespace. The careful one walks component by component by fd, inside the 
 
 A read that races with the caller's death can only yield a path that the call will never use: its image is true and does no harm.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -66,7 +67,7 @@ class Memory:
 
     def read(self, tid: int, address: int, length: int) -> bytes:
         """`length` bytes (at most 8192). OSError EFAULT where the caller has no such memory."""
-        return bytes(self._bytes[:self._fetch(tid, address, length)])
+        return bytes(self._bytes[: self._fetch(tid, address, length)])
 
     def string(self, tid: int, address: int) -> bytes:
         """The string at `address`, of at most PATH_MAX bytes. OSError EFAULT, ENAMETOOLONG."""

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the controller and people are told of a transaction when it ends."""
+
+from __future__ import annotations
+
+import stat
+import typing as t
+
+from .journal import Journal
+from .model import DIFFERS, IRREVERSIBLE, SURVIVOR, StepSummary, Summary
+from .wanted import Wanted
+
+
+def summary(journal: Journal, tx: str, state: str, seconds: float, wanted: Wanted, *, units: t.Sequence[str] = ()) -> Summary:
+    """The transaction's summary, which the journal keeps as well. `wanted`: its images, read before an undo made them void."""
+    counts = paths_by_step(wanted)
+    notes: dict[str, list[str]] = {}
+    for note in journal.notes(tx):
+        notes.setdefault(note.kind, []).append(note.text)
+    result = Summary(
+        tx,
+        journal.get(tx).name,
+        state,
+        tuple(StepSummary.of(step, paths=counts.get(step.n, 0)) for step in journal.steps(tx)),
+        sum(counts.values()),
+        tuple(units),
+        tuple(notes.get(IRREVERSIBLE, ())),
+        tuple(notes.get(SURVIVOR, ())),
+        tuple(notes.get(DIFFERS, ())),
+        round(seconds, 3),
+    )
+    journal.set_summary(tx, result)
+    return result
+
+
+def paths_by_step(wanted: Wanted) -> dict[int, int]:
+    """How many places, inodes and values each step was the first to touch. A directory whose times alone changed does not count."""
+    counts: dict[int, set[bytes]] = {}
+    for (number, name), entry in wanted.entries.items():
+        counts.setdefault(entry.step, set()).add(wanted.directories[number].path + b"/" + name)
+    for basic in wanted.basics.values():
+        if not stat.S_ISDIR(basic.mode):
+            counts.setdefault(basic.step, set()).add(basic.path)
+    for value in wanted.values.values():
+        counts.setdefault(value.step, set()).add(value.path)
+    return {step: len(paths) for step, paths in counts.items()}
