@@ -26,8 +26,8 @@ class Change:
 class Changes:
     """`touched`: the log's images of just the epochs in question, which say where to look; `before` and `after`: their two ends.
 
-    `since_ns`: when the first of the epochs began (CLOCK_REALTIME). What is younger was born in them, so an image that a later one of
-    them took of it says nothing about before.
+    `since_ns`: when the first of several epochs began (CLOCK_REALTIME). What is younger was born in them, so an image that a later one of
+    them took of it says nothing about before. 0 for a single epoch: the capture takes no image of what is born in it.
     """
 
     def __init__(self, touched: Wanted, before: Timeline, after: Timeline, *, since_ns: int = 0) -> None:
@@ -37,12 +37,17 @@ class Changes:
         self._places: list[tuple[bytes, PlaceKey]] = []
         self._old: dict[InodeKey, bool] = {}
         self._arrivals: set[InodeKey] | None = None
+        self._empty: set[bytes] = set()
+        self._paths = {InodeKey(self._fs[fs], handle): basic.path for (fs, handle), basic in touched.basics.items()}
+        self._paths.update((InodeKey(self._fs[seen.fs], seen.handle), seen.path) for seen in touched.directories.values())
         for (number, name), entry in touched.entries.items():
             directory = touched.directories[number]
             path = directory.path.rstrip(b"/") + b"/" + name
             place = PlaceKey(InodeKey(self._fs[directory.fs], directory.handle), name)
             self._places.append((path, place))
-            if entry.mode:
+            if not entry.mode:
+                self._empty.add(path)
+            else:
                 self._origins[InodeKey(self._fs[entry.fs], entry.handle)] = path, place
 
     def __iter__(self) -> Iterator[Change]:
@@ -114,14 +119,23 @@ class Changes:
         known = self._old.get(inode)
         if known is None:
             self._old[inode] = True  # a directory is no place in itself, but a damaged log must not make us run in circles
-            origin = self._origins.get(inode)
-            if origin is not None:
-                known = self._was_there(origin[1].directory)
-            else:
-                birth = self._before.birth_ns(inode)
-                known = birth is not None and birth <= self._since if self._since else True
-            self._old[inode] = known
+            known = self._old[inode] = not self._since or self._older(inode)
         return known
+
+    def _older(self, inode: InodeKey) -> bool:
+        origin = self._origins.get(inode)
+        if origin is not None:
+            return self._was_there(origin[1].directory)
+        birth = self._before.birth_ns(inode)
+        if birth:
+            return birth <= self._since
+        # Gone, or on a file system without birth times: then by the places above it.
+        path = self._paths.get(inode, b"/")
+        while path not in (b"/", b""):
+            if path in self._empty:
+                return False
+            path = os.path.dirname(path)
+        return True
 
 
 def others_may_read(path: bytes, side: Side | None) -> bool:

@@ -61,7 +61,7 @@ def collect(journal: Journal, tx_id: str, step: int | None = None, *, state_dir:
     paths = touched(directory)
     undone = {path for one in steps if one.state == UNDONE for path in paths.get(one.n, ())}
     secret = {path for one in journal.steps(tx_id) if one.no_log for path in paths.get(one.n, ())}
-    span = Span(0, tx.epoch, tx.created_ns) if step is None else Span(steps[0].epoch, steps[0].epoch, steps[0].started_ns)
+    span = Span(0, tx.epoch, tx.created_ns) if step is None else Span(steps[0].epoch, steps[0].epoch, 0)
     with contextlib.ExitStack() as stores:
         changes = _changes(journal, tx, span, state_dir=state_dir, stores=stores)
         found = describe(changes, secret_paths=frozenset(secret), secrets=secrets)
@@ -76,7 +76,7 @@ def collect(journal: Journal, tx_id: str, step: int | None = None, *, state_dir:
 
 
 class Span(NamedTuple):
-    """Epochs, both included, and when the first began."""
+    """Epochs, both included, and when the first of several began."""
 
     first: int
     last: int
