@@ -141,7 +141,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         try:
             return defaults_of(self)
         except OptionError as error:
-            raise AnsibleError(f"{error}. No task was run.") from error
+            raise AnsibleError(f"No task was run: {error}") from None
 
     def _show(self, ended: list[reports.Report]) -> None:
         lines = recap.lines(ended)

@@ -93,7 +93,7 @@ class Hooks:
                     value = Templar(loader=tqm._loader, variables=variables).template(value)
                 options = parse(value, defaults=defaults)
             except OptionError as problem:
-                raise AnsibleError(f"{play.get_name()}: {problem}. No task was run.") from problem
+                raise AnsibleError(f"No task was run: {play.get_name()}: {problem}") from None
             if options is not None:
                 plans[host.name] = options if options.name else _named(options, play)
         if plans and play.check_mode:

@@ -46,14 +46,16 @@ class Options:
 
     def for_host(self) -> dict[str, Any]:
         """What the host's engine needs to know; the rest is the controller's own business."""
-        return {
+        known: dict[str, Any] = {
             "confirm_timeout": self.confirm_timeout,
             "durability": self.durability,
             "on_drift": self.on_drift,
             "irreversible": self.irreversible,
-            "probes": list(self.probes),
             "retention": list(self.retention),
         }
+        if self.probes != ("all",):
+            known["probes"] = list(self.probes)
+        return known
 
     def to_json(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
