@@ -26,6 +26,13 @@ def proc(fd: int) -> bytes:
     return b"/proc/self/fd/%d" % fd
 
 
+def set_bytes(fd: int, data: bytes) -> None:
+    """Make the small file open for reading and writing at `fd` equal to `data`."""
+    if os.pread(fd, len(data) + 1, 0) != data:
+        os.pwrite(fd, data, 0)
+        os.ftruncate(fd, len(data))
+
+
 def set_contents(fd: int, source: int, size: int) -> None:
     """Make the file open for writing at `fd` equal to the first `size` bytes of `source`: only blocks that differ are written, and the cut
     comes last, so that a process which has it mapped meets no SIGBUS (TRACE.md 22). Holes come back as holes."""
@@ -71,13 +78,12 @@ def _make_hole(fd: int, at: int, length: int) -> None:
 
 def set_basic(fd: int, basic: Basic) -> None:
     """Owner and mode of the inode of an O_PATH fd. chown only where it differs: it drops suid and capabilities."""
-    path = proc(fd)
-    now = os.stat(path)
+    now = os.fstat(fd)
     if (now.st_uid, now.st_gid) != (basic.uid, basic.gid):
-        os.chown(path, basic.uid, basic.gid)
-        now = os.stat(path)
+        os.chown(proc(fd), basic.uid, basic.gid)
+        now = os.fstat(fd)
     if not stat.S_ISLNK(basic.mode) and now.st_mode != basic.mode:
-        os.chmod(path, stat.S_IMODE(basic.mode))
+        os.chmod(proc(fd), stat.S_IMODE(basic.mode))
 
 
 def set_xattrs(fd: int, pairs: t.Sequence[tuple[bytes, bytes]]) -> None:
@@ -102,7 +108,7 @@ def set_times(fd: int, basic: Basic) -> None:
 
 def differences(fd: int, basic: Basic, xattrs: t.Sequence[tuple[bytes, bytes]] | None, *, sized: bool) -> list[str]:
     """What of the metadata is not as wanted, for the verification: names of attributes. `sized`: the contents were restored, so the size counts."""
-    now, wrong = os.stat(proc(fd)), []
+    now, wrong = os.fstat(fd), []
     if stat.S_IFMT(now.st_mode) != stat.S_IFMT(basic.mode):
         return ["type"]
     if stat.S_IMODE(now.st_mode) != stat.S_IMODE(basic.mode):

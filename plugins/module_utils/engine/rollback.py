@@ -17,11 +17,11 @@ from .errors import AcidError, JournalDamaged, WrongState
 from .journal import Journal
 from .model import DIFFERS, MOOT, Savepoint, Summary
 from .probes.base import Circumstances, Outcome
-from .probes.registry import NAMES, Probes
+from .probes.registry import Probes, probe_names
 from .report import summary
 from .store import Store
 from .transaction import OpenTransaction, boot_id, directory_of
-from .undo import Undo
+from .undo import undo
 from .undolog import Writer
 from .wanted import Wanted, read
 
@@ -49,9 +49,7 @@ def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False) 
         journal.set_state(tx, states.UNDO_FAILED, reason=error.msg)
         raise
     try:
-        units = _undo(
-            journal, tx, wanted, store, log, epoch=0, after_commit=after_commit or value.ended_ns is not None, at_boot=at_boot
-        )
+        units = _undo(journal, tx, wanted, store, log, epoch=0, after_commit=after_commit or value.ended_ns is not None, at_boot=at_boot)
     except (OSError, AcidError) as error:
         journal.note(tx, DIFFERS, "undo stopped: %s" % error)
         journal.set_state(tx, states.UNDO_FAILED, reason=str(error))
@@ -92,7 +90,7 @@ def _undo(
 ) -> list[str]:
     """Units acted on. What is not as before is in the journal's notes."""
     value = journal.get(tx)
-    probes = Probes(value.options.get("probes") or NAMES)
+    probes = Probes(probe_names(value.options))
     windows = tuple((step.started_ns, step.sealed_ns or time.time_ns()) for step in journal.steps(tx) if step.epoch >= epoch)
     before, about = {}, {}
     for probe in probes.before_files():
@@ -106,7 +104,7 @@ def _undo(
     for probe in probes.before_files():
         if probe.name in before:
             outcome += probe.before_files(before[probe.name], about[probe.name])
-    files = Undo(store, log, wanted, epoch=epoch).run()
+    files = undo(store, log, wanted, epoch=epoch)
     for probe in probes.after_files():
         if probe.name in before:
             outcome += probe.after_files(before[probe.name], about[probe.name])

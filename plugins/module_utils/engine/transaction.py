@@ -20,7 +20,7 @@ from .errors import Doomed, StaleToken
 from .filesystems import TRACED
 from .journal import Journal
 from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, Summary, Transaction
-from .probes.registry import NAMES, Probes
+from .probes.registry import Probes, probe_names
 from .report import summary
 from .store import STATE, Store
 from .trace.capture import Capture
@@ -104,7 +104,7 @@ class OpenTransaction:
         return self
 
     def _capture_probes(self, epoch: int) -> None:
-        for probe in Probes(self.options.get("probes") or NAMES).before_files():
+        for probe in Probes(probe_names(self.options)).before_files():
             self.journal.set_probe(self.id, epoch, probe.name, probe.capture())
 
     # -- steps -----------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class Circumstances:
     else's doing. Empty: not known, everything counts as the steps'.
     `left`: the probe's own image at commit, for an undo after it: only what differs between the two images was the transaction's.
     `rebooted`: the image is from another boot than this one.
+    `attic`: a directory for trees that have to go and may hold somebody's data; empty: they are deleted.
     `at_boot`: PID 1 is still starting the system, so nobody may wait for one of its jobs.
     """
 
@@ -35,6 +36,7 @@ class Circumstances:
     left: Image | None = None
     rebooted: bool = False
     at_boot: bool = False
+    attic: str = ""
 
     def by_a_step(self, ns: int) -> bool:
         """Whether something that happened at `ns` (CLOCK_REALTIME) can be a step's doing."""

@@ -43,8 +43,13 @@ class Mounts(Probe):
 
     def capture(self) -> Image:
         mounts = self._space.mounts()
-        filled = [mount.point for mount in mounts if mount.fstype in _VOLATILE and not mount.automatic and _has_entries(mount.point)]
-        return {"mounts": [mount.to_json() for mount in mounts], "filled": filled}
+        volatile = [mount.point for mount in mounts if mount.fstype in _VOLATILE and not mount.automatic]
+        return {
+            "mounts": [mount.to_json() for mount in mounts],
+            "filled": [point for point in volatile if _has_entries(point)],
+            # A file system in memory that is made anew has a new root directory.
+            "mtimes": {point: os.stat(point).st_mtime_ns for point in volatile if os.path.isdir(point)},
+        }
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         if circumstances.at_boot:
@@ -131,6 +136,8 @@ def _mount(space: Namespace, mount: Mount, before: Image) -> Outcome:
     if not done.ok:
         return Outcome(failures=(f"{_name(mount)} cannot be mounted again: {done.complaint}.",))
     outcome = Outcome(actions=(f"mounted {_name(mount)} again",)) + _propagate(space, mount)
+    if mount.fstype in _VOLATILE and mount.point in before["mtimes"] and not _has_entries(mount.point):
+        os.utime(mount.point, ns=(os.stat(mount.point).st_atime_ns, before["mtimes"][mount.point]))
     if mount.fstype in _VOLATILE and mount.point in before["filled"] and not _has_entries(mount.point):
         outcome += Outcome(failures=(f"{_name(mount)} was unmounted: what was in it is lost, since it lay in memory only.",))
     return outcome

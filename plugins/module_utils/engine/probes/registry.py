@@ -4,27 +4,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..errors import Usage
 from .base import Probe
 from .daemon_files import DaemonFiles
 from .hostname import Hostname
 from .mounts import Mounts
+from .service_directories import ServiceDirectories
 from .systemd import Systemd
 
 # Services before mounts: they keep file systems busy. Their files before systemd reads them again.
-BEFORE_FILES: tuple[type[Probe], ...] = (Systemd, Mounts, DaemonFiles, Hostname)
-AFTER_FILES: tuple[type[Probe], ...] = (Mounts, DaemonFiles, Hostname, Systemd)
+BEFORE_FILES: tuple[type[Probe], ...] = (Systemd, ServiceDirectories, Mounts, DaemonFiles, Hostname)
+AFTER_FILES: tuple[type[Probe], ...] = (Mounts, ServiceDirectories, DaemonFiles, Hostname, Systemd)
 
 NAMES = tuple(sorted(probe.name for probe in BEFORE_FILES))
 
 
-class Probes:
-    """One undo's, or one transaction's, probes. The same instances serve both phases."""
+def probe_names(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The probes that a transaction's options name: all of them by default, and for "all"."""
+    named = options.get("probes") or "all"
+    names = (named,) if isinstance(named, str) else tuple(named)
+    return NAMES if "all" in names else names
 
-    def __init__(self, names: Iterable[str] = NAMES) -> None:
-        wanted = tuple(names)
+
+class Probes:
+    """One undo's, or one transaction's, probes. The same instances serve both phases. `names` is the option: a list, or "a,b", or "all"."""
+
+    def __init__(self, names: str | Iterable[str] = NAMES) -> None:
+        listed = names.split(",") if isinstance(names, str) else names
+        wanted = tuple(name.strip() for name in listed)
+        if "all" in wanted:
+            wanted = NAMES
         for name in wanted:
             if name not in NAMES:
                 raise Usage(f"There is no probe {name!r}.", hint=f"The option probes takes {', '.join(NAMES)}.")

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Inodes: contents, owner, mode, extended attributes and times; directories' times after all others; inode flags last (FACTS of restore.py)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import typing as t
+
+from .. import kernel, restore
+from ..undolog import Basic
+from ..wanted import Inode
+from .ground import Ground
+from .places import Places
+
+
+class Inodes:
+    def __init__(self, ground: Ground, places: Places) -> None:
+        self._ground, self._wanted, self._places = ground, ground.wanted, places
+
+    def restore(self) -> None:
+        self._contents()
+        for inode, basic in self._wanted.basics.items():
+            if not stat.S_ISDIR(basic.mode):
+                self._metadata(inode, basic)
+        for inode, basic in self._wanted.basics.items():
+            if stat.S_ISDIR(basic.mode):
+                self._metadata(inode, basic)
+        self._flags()
+
+    def _contents(self) -> None:
+        for inode, content in self._wanted.contents.items():
+            path_fd = self._ground.inode(*inode)
+            if path_fd < 0:
+                continue
+            try:
+                fd = self._ground.unlocking(lambda: os.open(restore.proc(path_fd), os.O_RDWR | os.O_NONBLOCK | os.O_NOATIME), (path_fd, b""))
+                try:
+                    self._places.write_image(fd, inode[0], content.how, content.number, content.data, content.size)
+                finally:
+                    os.close(fd)
+            finally:
+                os.close(path_fd)
+
+    def _metadata(self, inode: Inode, basic: Basic) -> None:
+        fd = self._ground.inode(*inode)
+        if fd < 0:
+            if inode[0] in self._ground.file_systems:
+                self._ground.outcome.moot.append(os.fsdecode(basic.path))
+            return
+        xattrs = self._wanted.xattrs.get(inode)
+
+        def act() -> None:
+            restore.set_basic(fd, basic)
+            if xattrs is not None:
+                restore.set_xattrs(fd, xattrs.pairs)
+            restore.set_times(fd, basic)
+
+        try:
+            self._ground.unlocking(act, (fd, b""))
+        except OSError as error:
+            self._ground.differs(basic.path, error.strerror or str(error))
+        finally:
+            os.close(fd)
+
+    def _flags(self) -> None:
+        for inode, flags in self._wanted.flags.items():
+            fd = self._ground.inode(*inode, os.O_RDONLY | os.O_NONBLOCK)
+            if fd < 0:
+                continue
+            try:
+                kernel.set_flags(fd, flags.flags)
+            except OSError as error:
+                if flags.flags:
+                    basic = self._wanted.basics.get(inode)
+                    self._ground.differs(basic.path if basic is not None else b"an inode", "inode flags: %s" % error.strerror)
+            finally:
+                os.close(fd)
+
+    def values(self) -> None:
+        """Settings of the kernel."""
+        for value in self._wanted.values.values():
+            try:
+                with open(value.path, "rb", buffering=0) as f:
+                    if f.read(65536) == value.value:
+                        continue
+                with open(value.path, "wb", buffering=0) as f:
+                    f.write(value.value)
+            except OSError as error:
+                self._ground.differs(value.path, "value not written back: %s" % error.strerror)
+
+    def verify(self, skip: t.Collection[str]) -> None:
+        for inode, basic in self._wanted.basics.items():
+            fd = self._ground.inode(*inode)
+            if fd < 0:
+                continue
+            try:
+                xattrs = self._wanted.xattrs.get(inode)
+                wrong = restore.differences(fd, basic, None if xattrs is None else xattrs.pairs, sized=inode in self._wanted.contents)
+            finally:
+                os.close(fd)
+            if wrong and os.fsdecode(basic.path) not in skip:
+                self._ground.differs(basic.path, ", ".join(wrong))

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Places: put each wanted inode where it was, and take away what was not there.
+
+1. make directories anew that are gone (in the store; an Alias in the log says which stands for which);
+2. where a place holds the wrong inode, and that one is wanted somewhere, stage it in the store: directories by rename, others by one more
+   link, so that nothing wanted ever loses its last name;
+3. where a place holds a directory that nobody wants, rename it whole into quarantine (TRACE.md 21);
+4. put the wanted into their places, directories first, over what is there; then unlink what is left of the unwanted.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import stat
+import typing as t
+
+from .. import kernel, restore
+from ..kernel import AT_EMPTY_PATH
+from ..undolog import COPY, INLINE, LINK, Entry
+from ..wanted import Inode
+from .ground import Ground
+
+
+class Places:
+    def __init__(self, ground: Ground) -> None:
+        self._ground, self._wanted = ground, ground.wanted
+        self.entries = [entry for entry in self._wanted.entries.values() if self._wanted.directories[entry.directory].fs in ground.file_systems]
+        self.entries.sort(key=lambda entry: entry.directory)
+        self._names = collections.Counter((entry.fs, entry.handle) for entry in self.entries if entry.mode)
+
+    def restore(self) -> None:
+        self._remake_directories()
+        wanted = self._ground.inodes_wanted(self.entries)
+        wrong = [entry for entry in self.entries if not self._ground.in_place(entry)]
+        for entry in wrong:
+            self._clear(entry, wanted)
+        for entry in wrong:
+            if stat.S_ISDIR(entry.mode):
+                self._place_directory(entry)
+        for entry in wrong:
+            if entry.mode and not stat.S_ISDIR(entry.mode):
+                self._place_other(entry)
+        for entry in wrong:
+            if not entry.mode:
+                self._unlink(entry)
+
+    # -- 1 ---------------------------------------------------------------------------------------------------------------
+
+    def _remake_directories(self) -> None:
+        ground = self._ground
+        for entry in self.entries:
+            if not stat.S_ISDIR(entry.mode):
+                continue
+            fd = ground.inode(entry.fs, entry.handle)
+            if fd >= 0:
+                os.close(fd)
+                continue
+            staging, name = ground.staging(entry.fs), ground.staged_name(b"d", entry.fs, entry.handle)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=staging)
+            ground.alias(entry.fs, entry.handle, ground.reader.handle(staging, name))
+
+    # -- 2, 3 ------------------------------------------------------------------------------------------------------------
+
+    def _clear(self, entry: Entry, wanted: set[Inode]) -> None:
+        ground = self._ground
+        found = ground.found(entry)
+        if found is None:
+            return
+        directory, state = found
+        if state.dev != ground.reader.stat(directory, b"", AT_EMPTY_PATH).dev:
+            ground.differs(ground.path(entry), "something is mounted there")
+            return
+        fs = self._wanted.directories[entry.directory].fs
+        handle = ground.reader.handle(directory, entry.name)
+        is_wanted = (fs, handle) in wanted
+        if stat.S_ISDIR(state.mode):
+            name = ground.staged_name(b"s" if is_wanted else b"q", fs, handle)
+            staging = ground.staging(fs)
+            ground.unlocking(
+                lambda: os.rename(entry.name, name, src_dir_fd=directory, dst_dir_fd=staging), (directory, b""), (directory, entry.name)
+            )
+        elif is_wanted:
+            self._stage_link(fs, handle)
+
+    def _stage_link(self, fs: int, handle: bytes) -> None:
+        ground = self._ground
+        if not ground.file_systems[fs].links:
+            return
+        staging, name = ground.staging(fs), ground.staged_name(b"s", fs, handle)
+        fd = ground.file_systems[fs].open(handle)
+        try:
+            ground.unlocking(lambda: kernel.link_fd(fd, staging, name), (fd, b""))
+        except FileExistsError:
+            pass
+        finally:
+            os.close(fd)
+
+    # -- 4 ---------------------------------------------------------------------------------------------------------------
+
+    def _place_directory(self, entry: Entry) -> None:
+        ground = self._ground
+        directory = ground.directory(entry.directory)
+        fd = ground.inode(entry.fs, entry.handle)
+        if directory is None or fd < 0:
+            ground.outcome.moot.append(ground.path(entry))
+            return
+        try:
+            self._unlink(entry)
+            path = ground.file_systems[entry.fs].path_of(fd)
+            head, _slash, name = path.rpartition(b"/")
+            source = os.open(head or b"/", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if ground.reader.handle(source, name) != self._wanted.inode(entry.fs, entry.handle):
+                    ground.differs(ground.path(entry), "the directory could not be found again (last seen at %s)" % os.fsdecode(path))
+                    return
+                ground.unlocking(
+                    lambda: os.rename(name, entry.name, src_dir_fd=source, dst_dir_fd=directory), (directory, b""), (source, b""), (source, name)
+                )
+            finally:
+                os.close(source)
+        finally:
+            os.close(fd)
+
+    def _place_other(self, entry: Entry) -> None:
+        ground = self._ground
+        directory = ground.directory(entry.directory)
+        if directory is None:
+            ground.outcome.moot.append(ground.path(entry))
+            return
+        inode = (entry.fs, entry.handle)
+        keep = self._wanted.keeps.get(inode)
+        only = self._names[inode] == 1
+        if only and keep is not None and keep.how == LINK and self._move(b"%d" % keep.number, entry, directory):
+            return
+        fd = ground.inode(*inode)
+        if fd < 0:
+            name = self._remake(entry)
+            if not name:
+                ground.differs(ground.path(entry), "is gone, and there is no image of it")
+                return
+            if only:
+                self._move(name, entry, directory)
+                return
+            fd = ground.inode(*inode)
+        try:
+            self._place_live(entry, fd, directory)
+        finally:
+            os.close(fd)
+
+    def _place_live(self, entry: Entry, fd: int, directory: int) -> None:
+        """The inode lives, at some other name: give it this one too. Its other names go when their own places are looked at."""
+        ground = self._ground
+        if not ground.file_systems[entry.fs].links:  # then it has but one name
+            os.rename(ground.file_systems[entry.fs].path_of(fd), entry.name, dst_dir_fd=directory)
+            return
+        temporary, staging = b"t-%d" % entry.directory, ground.staging(entry.fs)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=staging)
+        ground.unlocking(lambda: kernel.link_fd(fd, staging, temporary), (fd, b""))
+        self._move(temporary, entry, directory)
+
+    def _move(self, name: bytes, entry: Entry, directory: int) -> bool:
+        """From the store to the place, over what is there; False when the store has it no more."""
+        ground, staging = self._ground, self._ground.staging(entry.fs)
+        try:
+            ground.unlocking(
+                lambda: os.rename(name, entry.name, src_dir_fd=staging, dst_dir_fd=directory), (directory, b""), (directory, entry.name), (staging, name)
+            )
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _remake(self, entry: Entry) -> bytes:
+        """Make the inode anew from its images; its name in the store, or empty when there are none."""
+        ground, inode = self._ground, (entry.fs, entry.handle)
+        keep, content, basic = self._wanted.keeps.get(inode), self._wanted.contents.get(inode), self._wanted.basics.get(inode)
+        kind = stat.S_IFMT(entry.mode)
+        staging, name = ground.staging(entry.fs), ground.staged_name(b"n", entry.fs, entry.handle)
+        image = content or keep
+        if kind == stat.S_IFREG and (image is None or image.how not in (INLINE, COPY)):
+            return b""
+        if (kind == stat.S_IFLNK and keep is None) or basic is None:
+            return b""
+        for attempt in range(2):
+            try:
+                if kind == stat.S_IFREG:
+                    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=staging))
+                elif kind == stat.S_IFLNK and keep is not None:
+                    os.symlink(keep.data, name, dir_fd=staging)
+                else:
+                    os.mknod(name, entry.mode, basic.rdev, dir_fd=staging)
+                break
+            except FileExistsError:  # of an undo that died
+                if attempt:
+                    raise
+                os.unlink(name, dir_fd=staging)
+        if kind == stat.S_IFREG and content is None and keep is not None and (keep.data or keep.how == COPY):
+            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=staging)
+            try:
+                self.write_image(fd, entry.fs, keep.how, keep.number, keep.data, basic.size)
+            finally:
+                os.close(fd)
+        ground.alias(entry.fs, entry.handle, ground.reader.handle(staging, name))
+        return name
+
+    def write_image(self, fd: int, fs: int, how: int, number: int, data: bytes, size: int) -> None:
+        """Make the file open at `fd` what its image says."""
+        if how == INLINE:
+            restore.set_bytes(fd, data)
+            return
+        source = self._ground.store.open_copy(self._ground.file_systems[fs], number)
+        try:
+            restore.set_contents(fd, source, size)
+        finally:
+            os.close(source)
+
+    def _unlink(self, entry: Entry) -> None:
+        found = self._ground.found(entry)
+        if found is None or stat.S_ISDIR(found[1].mode):
+            return
+        directory = found[0]
+        self._ground.unlocking(lambda: os.unlink(entry.name, dir_fd=directory), (directory, b""), (directory, entry.name))
+
+    def verify(self, skip: t.Collection[str]) -> None:
+        ground = self._ground
+        for entry in self.entries:
+            path = ground.path(entry)
+            if path not in skip and ground.directory(entry.directory) is not None and not ground.in_place(entry):
+                ground.differs(path, "is not what it was" if entry.mode else "is there, and was not")
