@@ -17,7 +17,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
-from . import forecast, inner_play, reports
+from . import forecast, inner_play, reports, tasks
 from .ledger import BYPASSED, ENDED, OUTSIDE, Ledger, OpenTransaction
 from .options import Options
 
@@ -84,6 +84,7 @@ class Batch:
                 f"This play does what no transaction can undo, and 'irreversible: deny' forbids it: {'; '.join(named)}. "
                 "Put those hosts into the play, or allow it with 'irreversible: warn'. No task was run."
             )
+        tasks.named_before = set(named)
         if named and "warn" in policies:
             display.warning(f"Outside the transaction, will not be undone: {'; '.join(named)}.")
 
@@ -112,7 +113,7 @@ class Batch:
         display.error(f"{host}: no transaction, so no task is run there: {sentence}")
 
     def _mark_failed(self, host: str) -> None:
-        if host not in self._tqm._failed_hosts:
+        if host not in self._tqm._failed_hosts and host not in self._tqm._unreachable_hosts:
             self._tqm._failed_hosts[host] = True
             self._tqm._stats.increment("failures", host)
 
@@ -134,7 +135,7 @@ class Batch:
     def _report(self, transaction: OpenTransaction, reason: str, failures: dict[str, str]) -> reports.Report:
         host, play = transaction.host, self._play.get_name()
         events = self._ledger.since_begin(host)
-        outside = [event.data["what"] for event in events if event.kind == OUTSIDE]
+        outside = list(dict.fromkeys(event.data["what"] for event in events if event.kind == OUTSIDE))
         for event in events:
             if event.kind == ENDED and event.data["tx"] == transaction.tx:
                 return reports.of_summary(host, play, event.data["outcome"], event.data["summary"], reason=reason, outside=outside)

@@ -15,6 +15,12 @@ from .tasks import LOOKS_ONLY, OWN_ACTIONS, action_name
 
 TEMPLATE = "{{"
 
+# Wherever they are delegated to, these run on the controller and change nothing outside Ansible.
+CONTROLLER_ONLY = frozenset(
+    f"ansible.builtin.{name}"
+    for name in ("add_host", "assert", "debug", "fail", "group_by", "include_vars", "meta", "pause", "set_fact", "set_stats")
+)
+
 
 def outside(play: Any, hosts: Collection[str]) -> list[str]:
     """Sentences, in the order of the play's tasks."""
@@ -23,7 +29,7 @@ def outside(play: Any, hosts: Collection[str]) -> list[str]:
         target = task.delegate_to
         if not isinstance(target, str) or TEMPLATE in target or target in hosts:
             continue
-        if action_name(task) not in LOOKS_ONLY | OWN_ACTIONS:
+        if action_name(task) not in LOOKS_ONLY | OWN_ACTIONS | CONTROLLER_ONLY:
             found.append(f"{task.get_name()}: {action_name(task)} on {target} (delegate_to)")
     return list(dict.fromkeys(found))
 

@@ -51,7 +51,7 @@ class Options:
             "durability": self.durability,
             "on_drift": self.on_drift,
             "irreversible": self.irreversible,
-            "retention": list(self.retention),
+            "retention": limits(self.retention),
         }
         if self.probes != ("all",):
             known["probes"] = list(self.probes)
@@ -92,6 +92,17 @@ NOT_YET: Mapping[str, _Later] = {
     "rehearse": _Later((False,), "rehearsals are not in this version"),
     "delegates": _Later(("irreversible",), "tracing delegates outside the play is not in this version; put the host into the play instead"),
 }
+
+
+def limits(retention: tuple[str, ...]) -> dict[str, float]:
+    """{"days", "percent"} out of words such as 7d, 12h and 10%. Raises OptionError."""
+    found: dict[str, float] = {}
+    for word in retention:
+        unit, number = word[-1:], word[:-1].strip()
+        if unit not in ("d", "h", "%") or not number.replace(".", "", 1).isdigit():
+            raise OptionError(f"option 'retention' has '{word}'; give days or hours and a share of the file system, such as 7d, 12h and 10%")
+        found["percent" if unit == "%" else "days"] = float(number) / (24 if unit == "h" else 1)
+    return found
 
 
 def parse(value: Any, *, defaults: Options) -> Options | None:
@@ -177,6 +188,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _checked(options: Options) -> Options:
+    limits(options.retention)
     for name, later in NOT_YET.items():
         value = getattr(options, name)
         if value not in later.allowed:

@@ -35,6 +35,10 @@ LOOKS_ONLY = frozenset(
 )
 
 
+# Filled in the main process before workers fork, so that nothing is warned about twice.
+named_before: set[str] = set()
+
+
 class Where(NamedTuple):
     """`transaction` is None outside, and then `outside` says where that is."""
 
@@ -167,7 +171,8 @@ def _on_outside(task: Any, own: OpenTransaction, outside: str, *, ledger: Ledger
                 "Put that host into the play, or allow it with 'irreversible: warn'."
             )
         ledger.append(own.host, OUTSIDE, what=what)
-        display.warning(f"{what} is outside the transaction: it will not be undone.")
+        if what not in named_before:
+            display.warning(f"{what} is outside the transaction: it will not be undone.")
 
     return note
 
