@@ -275,7 +275,7 @@ class Agent:
             if op == "rollback":
                 return self._rollback(request)
             if op == "ping":
-                return {"pid": os.getpid()}
+                return {"pid": os.getpid(), "left_behind": len(self._left_behind)}
             transaction = self._current(str(request.get("tx", "")))
             transaction.check(int(request.get("token", transaction.token)))
             if op == "commit":

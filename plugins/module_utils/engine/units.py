@@ -25,6 +25,7 @@ ACIDCTL = "/usr/local/lib/acid/current/acidctl"
 AGENT_IDLE = 80
 
 # No default dependencies: recovery at boot starts it before sysinit.target, and it must outlive what shutdown stops.
+# Nice: each traced call of a step waits for the agent, so on a busy host it must not wait in a queue too.
 # No sandboxing: it has to see the mounts that the steps see. KillMode=process: what it leaves holding listeners goes on holding them.
 _AGENT_TEXT = f"""\
 [Unit]
@@ -49,6 +50,7 @@ KillMode=process
 FileDescriptorStoreMax=512
 LimitNOFILE=1048576
 TasksMax=infinity
+Nice=-10
 OOMScoreAdjust=-900
 OOMPolicy=continue
 UMask=0077

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Inodes: contents, owner, mode, extended attributes and times; directories' times after all others; inode flags last (FACTS of restore.py)."""
+"""Inodes: contents, owner, mode, extended attributes and times; directories' times after all others; inode flags last."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ class Inodes:
 
     def _contents(self) -> None:
         for inode, content in self._wanted.contents.items():
+            if inode in self._places.finished:
+                continue
             path_fd = self._ground.inode(*inode)
             if path_fd < 0:
                 continue
             try:
-                fd = self._ground.unlocking(lambda: os.open(restore.proc(path_fd), os.O_RDWR | os.O_NONBLOCK | os.O_NOATIME), (path_fd, b""))
+                fd = self._open(path_fd)
                 try:
                     self._places.write_image(fd, inode[0], content.how, content.number, content.data, content.size)
                 finally:
@@ -43,7 +45,12 @@ class Inodes:
             finally:
                 os.close(path_fd)
 
+    def _open(self, path_fd: int) -> int:
+        return self._ground.unlocking(lambda: os.open(restore.proc(path_fd), os.O_RDWR | os.O_NONBLOCK | os.O_NOATIME), (path_fd, b""))
+
     def _metadata(self, inode: Inode, basic: Basic) -> None:
+        if inode in self._places.finished:
+            return
         fd = self._ground.inode(*inode)
         if fd < 0:
             if inode[0] in self._ground.file_systems:
@@ -66,6 +73,8 @@ class Inodes:
 
     def _flags(self) -> None:
         for inode, flags in self._wanted.flags.items():
+            if inode in self._places.finished:
+                continue
             fd = self._ground.inode(*inode, os.O_RDONLY | os.O_NONBLOCK)
             if fd < 0:
                 continue
@@ -92,7 +101,7 @@ class Inodes:
 
     def verify(self, skip: t.Collection[str]) -> None:
         for inode, basic in self._wanted.basics.items():
-            fd = self._ground.inode(*inode)
+            fd = -1 if inode in self._places.finished else self._ground.inode(*inode)
             if fd < 0:
                 continue
             try:

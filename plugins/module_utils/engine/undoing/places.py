@@ -19,7 +19,7 @@ import typing as t
 
 from .. import kernel, restore
 from ..kernel import AT_EMPTY_PATH
-from ..undolog import COPY, INLINE, LINK, Entry
+from ..undolog import COPY, INLINE, LINK, Basic, Content, Entry
 from ..wanted import Inode
 from .ground import Ground
 
@@ -29,6 +29,8 @@ class Places:
         self._ground, self._wanted = ground, ground.wanted
         self.entries = [entry for entry in self._wanted.entries.values() if self._wanted.directories[entry.directory].fs in ground.file_systems]
         self.entries.sort(key=lambda entry: entry.directory)
+        #: inodes made anew with all their metadata: nothing more is to be done for them
+        self.finished: set[Inode] = set()
         self._names = collections.Counter((entry.fs, entry.handle) for entry in self.entries if entry.mode)
 
     def restore(self) -> None:
@@ -138,9 +140,11 @@ class Places:
             return
         fd = ground.inode(*inode)
         if fd < 0:
-            name = self._remake(entry)
-            if not name:
-                ground.differs(ground.path(entry), "is gone, and there is no image of it")
+            if only and ground.found(entry) is None:  # straight into its place: if we die here, the next undo finds a stranger and replaces it
+                self._remake(entry, directory, entry.name)
+                return
+            staging, name = ground.staging(entry.fs), ground.staged_name(b"n", entry.fs, entry.handle)
+            if not self._remake(entry, staging, name):
                 return
             if only:
                 self._move(name, entry, directory)
@@ -174,38 +178,46 @@ class Places:
             return False
         return True
 
-    def _remake(self, entry: Entry) -> bytes:
-        """Make the inode anew from its images; its name in the store, or empty when there are none."""
+    def _remake(self, entry: Entry, dirfd: int, name: bytes) -> bool:
+        """Make the inode anew at (dirfd, name) from its images; False when there are none. What comes next knows it by its Alias."""
         ground, inode = self._ground, (entry.fs, entry.handle)
         keep, content, basic = self._wanted.keeps.get(inode), self._wanted.contents.get(inode), self._wanted.basics.get(inode)
         kind = stat.S_IFMT(entry.mode)
-        staging, name = ground.staging(entry.fs), ground.staged_name(b"n", entry.fs, entry.handle)
         image = content or keep
-        if kind == stat.S_IFREG and (image is None or image.how not in (INLINE, COPY)):
-            return b""
-        if (kind == stat.S_IFLNK and keep is None) or basic is None:
-            return b""
-        for attempt in range(2):
-            try:
-                if kind == stat.S_IFREG:
-                    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=staging))
-                elif kind == stat.S_IFLNK and keep is not None:
-                    os.symlink(keep.data, name, dir_fd=staging)
-                else:
-                    os.mknod(name, entry.mode, basic.rdev, dir_fd=staging)
-                break
-            except FileExistsError:  # of an undo that died
-                if attempt:
-                    raise
-                os.unlink(name, dir_fd=staging)
-        if kind == stat.S_IFREG and content is None and keep is not None and (keep.data or keep.how == COPY):
-            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=staging)
-            try:
-                self.write_image(fd, entry.fs, keep.how, keep.number, keep.data, basic.size)
-            finally:
-                os.close(fd)
-        ground.alias(entry.fs, entry.handle, ground.reader.handle(staging, name))
-        return name
+        if basic is None or (kind in (stat.S_IFREG, stat.S_IFLNK) and (image is None or image.how not in (INLINE, COPY))):
+            ground.differs(ground.path(entry), "is gone, and there is no image of it")
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            if dirfd == ground.staging(entry.fs):
+                os.unlink(name, dir_fd=dirfd)  # of an undo that died
+        make = {stat.S_IFREG: self._make_file, stat.S_IFLNK: self._make_symlink}.get(kind, self._make_special)
+        ground.unlocking(lambda: make(inode, basic, dirfd, name), (dirfd, b""))
+        ground.alias(entry.fs, entry.handle, ground.reader.handle(dirfd, name))
+        return True
+
+    def _make_file(self, inode: Inode, basic: Basic, dirfd: int, name: bytes) -> None:
+        """With its metadata at once, while it is open: most of what an undo makes anew are many small files."""
+        image = self._wanted.contents.get(inode) or self._wanted.keeps[inode]
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dirfd)
+        try:
+            if image.data or image.how == COPY:
+                self.write_image(fd, inode[0], image.how, image.number, image.data, image.size if isinstance(image, Content) else basic.size)
+            restore.set_basic(fd, basic)
+            xattrs = self._wanted.xattrs.get(inode)
+            if xattrs is not None:
+                restore.set_xattrs(fd, xattrs.pairs)
+            restore.set_times(fd, basic)
+            flags = self._wanted.flags.get(inode)
+            if flags is not None and kernel.get_flags(fd) == flags.flags and not restore.differences(fd, basic, None, sized=True):
+                self.finished.add(inode)
+        finally:
+            os.close(fd)
+
+    def _make_symlink(self, inode: Inode, basic: Basic, dirfd: int, name: bytes) -> None:
+        os.symlink(self._wanted.keeps[inode].data, name, dir_fd=dirfd)
+
+    def _make_special(self, inode: Inode, basic: Basic, dirfd: int, name: bytes) -> None:
+        os.mknod(name, basic.mode, basic.rdev, dir_fd=dirfd)
 
     def write_image(self, fd: int, fs: int, how: int, number: int, data: bytes, size: int) -> None:
         """Make the file open at `fd` what its image says."""
