@@ -117,11 +117,11 @@ class _User:
         self._process = self._ancestor()
 
     def _ancestor(self) -> int:
-        """The nearest ancestor that is this user's."""
+        """The nearest ancestor that is wholly this user's: sudo itself keeps the user's real id, with root's groups and limits of its own."""
         process = os.getppid()
         while process > 1:
             status = self._status(process)
-            if int(status["Uid"].split()[0]) == self._entry.pw_uid:
+            if {int(uid) for uid in status["Uid"].split()} == {self._entry.pw_uid}:
                 return process
             process = int(status["PPid"])
         _refuse("usage: no process of user %s called this." % self._entry.pw_name)
