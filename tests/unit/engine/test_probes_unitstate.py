@@ -126,6 +126,8 @@ def test_a_unit_that_failed_in_the_transaction_is_started_and_its_failure_forgot
         ("user@0.service", False),
         ("ssh@3-10.0.0.1:22-10.0.0.2:40000.service", False),
         ("acid-agent.service", False),
+        ("acid-recover.service", False),
+        ("acid-svc.service", True),
     ],
 )
 def test_units_that_concern_us(name: str, ours: bool) -> None:

@@ -39,7 +39,7 @@ DOWN = frozenset({"inactive", "failed"})
 # Mounts are another probe's; devices and scopes nobody can start.
 _KINDS = frozenset({"service", "socket", "target", "timer", "path", "automount", "swap", "slice"})
 # They come and go with logins (the controller's own among them), or are the engine's.
-_NEVER = ("acid-*", "user@*", "user-runtime-dir@*", "ssh@*", "sshd@*")
+_NEVER = ("acid-agent*", "acid-recover.service", "user@*", "user-runtime-dir@*", "ssh@*", "sshd@*")
 # A break in these takes the host's own plumbing or the way in with it: restarted in one go, never kept down while files are put back.
 _KEPT_UP = (
     "dbus*",
@@ -50,7 +50,6 @@ _KEPT_UP = (
     "wpa_supplicant*",
     "ssh.*",
     "sshd.*",
-    "acid-*",
 )
 
 
