@@ -170,6 +170,13 @@ class Blocked(AcidError):
     exit_code = 30
 
 
+class ProbeFailed(AcidError):
+    """A probe cannot see the state that it is for, so that it could not be undone: there is no transaction then."""
+
+    kind = "probe-failed"
+    exit_code = 31
+
+
 class StepRefused(AcidError):
     """The step may not run. 97 is what the controller's hook looks for: nothing of the step has run."""
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from ..commands import Output, run
+from ..errors import ProbeFailed
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
 from .unitstate import ABSENT, PROPERTIES, Moves, Unit, concerns, kept_up, moves, parse
 
@@ -34,14 +35,14 @@ class Systemd(Probe):
             return {"managed": False, "units": {}}
         shown = _systemctl("show", "--property=" + ",".join(PROPERTIES), "*", timeout=_QUERY)
         if not shown.ok:
-            return {"managed": False, "units": {}, "why": shown.complaint}
+            raise ProbeFailed(f"systemd does not say which units there are: {shown.complaint}.", hint="Try `systemctl list-units`.")
         return {"managed": True, "units": {name: unit.to_json() for name, unit in parse(shown.out).items() if concerns(name)}}
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         if not before["managed"]:
             return []
         if not now["managed"]:
-            return [f"systemd does not answer: {now.get('why', 'it is not PID 1')}."]
+            return ["systemd was PID 1, and is not."]
         if circumstances.at_boot:
             return []
         was, is_now = _units(before), _units(now)
@@ -57,6 +58,12 @@ class Systemd(Probe):
         return sentences
 
     def before_files(self, before: Image, circumstances: Circumstances) -> Outcome:
+        return _or_failure(self._stop, before, circumstances)
+
+    def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
+        return _or_failure(self._bring_back, before, circumstances)
+
+    def _stop(self, before: Image, circumstances: Circumstances) -> Outcome:
         if not before["managed"] or (circumstances.rebooted and circumstances.left is None):
             return NOTHING
         now = _units(self.capture())
@@ -75,7 +82,7 @@ class Systemd(Probe):
             units=tuple(born),
         )
 
-    def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
+    def _bring_back(self, before: Image, circumstances: Circumstances) -> Outcome:
         if not before["managed"]:
             return NOTHING
         # Always: a unit file that is back is older than what systemd has read, so it would not notice.
@@ -111,6 +118,14 @@ class Systemd(Probe):
         held = {name for name in moved.restart if not kept_up(name)}
         taken = {name for name in self._taken_down if was.get(name, ABSENT).up}
         return sorted(name for name in {*moved.start, *held, *taken} if name in was)
+
+
+def _or_failure(phase: Callable[[Image, Circumstances], Outcome], before: Image, circumstances: Circumstances) -> Outcome:
+    """The files must be put back all the same when systemd does not answer."""
+    try:
+        return phase(before, circumstances)
+    except ProbeFailed as error:
+        return Outcome(failures=(str(error),))
 
 
 def _clock(circumstances: Circumstances) -> Callable[[int], bool] | None:

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The systemd probe against a systemctl that is played back from fixtures/systemd; tests/host/test_probes.py has the real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from engine.commands import Output
+from engine.errors import ProbeFailed
+from engine.probes import systemd
+from engine.probes.base import Circumstances
+from engine.probes.systemd import Systemd
+from engine.probes.unitstate import concerns, parse
+
+FIXTURES = Path(__file__).parent / "fixtures" / "systemd"
+BEFORE = (FIXTURES / "before.txt").read_text()
+AFTER = (FIXTURES / "after.txt").read_text()
+NOW = Circumstances()
+
+
+class Played:
+    """Answers `show` with one text after the other, the last for ever; notes what else was asked."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts, self.asked = list(texts), []
+        self.code = 0
+
+    def __call__(self, *args: str, timeout: float) -> Output:
+        assert timeout > 0
+        if args[0] == "show" and "*" in args:
+            return Output(self.code, self.texts.pop(0) if len(self.texts) > 1 else self.texts[0], "no answer")
+        self.asked.append(" ".join(args))
+        return Output(self.code, "", "no answer")
+
+
+@pytest.fixture
+def played(monkeypatch):
+    def play(*texts: str) -> Played:
+        one = Played(*texts)
+        monkeypatch.setattr(systemd, "_systemctl", one)
+        monkeypatch.setattr(systemd.os.path, "isdir", lambda path: path == "/run/systemd/system")
+        return one
+
+    return play
+
+
+def image(text: str) -> dict:
+    return {"managed": True, "units": {name: unit.to_json() for name, unit in parse(text).items() if concerns(name)}}
+
+
+def test_before_the_files_everything_started_or_restarted_stops(played) -> None:
+    asked = played(AFTER, BEFORE).asked
+    outcome = Systemd().before_files(image(BEFORE), NOW)
+    assert asked == ["stop -- lab-e.service lab-run.service lab-a.service lab-o.service"]
+    assert "stopped lab-e.service" in outcome.actions
+    # It says what did not stop: in the recording lab-a and lab-o are up before too.
+    assert any("lab-a.service did not stop" in failure for failure in outcome.failures)
+
+
+def test_after_the_files_one_call_for_each_kind(played) -> None:
+    asked = played(AFTER, BEFORE).asked
+    outcome = Systemd().after_files(image(BEFORE), NOW)
+    assert asked[0] == "daemon-reload", "always, and first"
+    assert "reset-failed -- lab-f.service" in asked
+    assert "start -- lab-c.service" in asked
+    assert "reload -- lab-b.service" in asked
+    assert outcome.failures == ()
+    assert {"lab-c.service", "lab-b.service"} <= set(outcome.units)
+
+
+def test_nothing_moved_is_a_daemon_reload_and_no_more(played) -> None:
+    asked = played(BEFORE).asked
+    probe = Systemd()
+    assert probe.before_files(image(BEFORE), NOW).actions == ()
+    assert probe.after_files(image(BEFORE), NOW).actions == ()
+    assert asked == ["daemon-reload"]
+    assert probe.compare(image(BEFORE), image(BEFORE)) == []
+
+
+def test_a_unit_that_does_not_come_up_is_a_failure(played) -> None:
+    played(AFTER)
+    outcome = Systemd().after_files(image(BEFORE), NOW)
+    assert outcome.failures == ("Unit lab-c.service was active and is inactive: see `systemctl status lab-c.service`.",)
+
+
+def test_at_boot_nobody_waits_for_a_job(played) -> None:
+    asked = played(AFTER).asked
+    circumstances = Circumstances(rebooted=True, at_boot=True)
+    probe = Systemd()
+    assert probe.before_files(image(BEFORE), circumstances).actions == ()
+    probe.after_files(image(BEFORE), circumstances)
+    assert asked == ["daemon-reload", "show --property=Id,Job default.target"]
+
+
+def test_after_a_commit_only_what_it_had_moved(played) -> None:
+    asked = played(AFTER).asked
+    # The transaction itself moved nothing; all that is different was done later.
+    circumstances = Circumstances(left=image(BEFORE))
+    probe = Systemd()
+    probe.before_files(image(BEFORE), circumstances)
+    probe.after_files(image(BEFORE), circumstances)
+    assert asked == ["daemon-reload"]
+
+
+def test_compare_says_what_differs() -> None:
+    found = Systemd().compare(image(BEFORE), image(AFTER))
+    assert "Unit lab-c.service is inactive, and was active." in found
+    assert "Unit lab-e.service is active, and was inactive." in found
+    assert not any("lab-d" in sentence or "lab-t" in sentence for sentence in found)
+    masked = AFTER.replace("UnitFileState=enabled", "UnitFileState=masked")
+    assert any(sentence.startswith("Unit cron.service is masked") for sentence in Systemd().compare(image(AFTER), image(masked)))
+
+
+def test_a_systemd_that_does_not_answer_refuses_a_begin_but_not_an_undo(played) -> None:
+    played(AFTER).code = 1
+    with pytest.raises(ProbeFailed, match="no answer"):
+        Systemd().capture()
+    outcome = Systemd().before_files(image(BEFORE), NOW)
+    assert "no answer" in outcome.failures[0]
+
+
+def test_without_systemd_there_is_nothing_to_do(monkeypatch) -> None:
+    monkeypatch.setattr(systemd.os.path, "isdir", lambda _path: False)
+    captured = Systemd().capture()
+    assert captured == {"managed": False, "units": {}}
+    assert Systemd().before_files(captured, NOW) == Systemd().after_files(captured, NOW) == systemd.NOTHING
