@@ -70,7 +70,7 @@ class Batch:
         finally:
             result = [*self._refused.values(), *(self._report(found, undo.get(host, ""), failures) for host, found in open_now.items())]
         for report in result:
-            if report.outcome in (reports.UNDO_FAILED, reports.LEFT_TO_HOST):
+            if report.outcome != reports.COMMITTED:
                 self._mark_failed(report.host)
             if report.outcome == reports.ROLLED_BACK:
                 self._tqm._variable_manager.clear_facts(report.host)

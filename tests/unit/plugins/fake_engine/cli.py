@@ -2,7 +2,7 @@
 """A FAKE host command for tests of the controller side. It undoes nothing: it records how it was called and answers as told.
 
 Next to the installed engines lies the folder `fake`: `calls` gets a line of JSON per call; `answers` maps a verb to what it has to answer
-({"rc", "out"}), and the key "refuse" makes `exec` refuse to run.
+({"rc", "out", "sleep"}), and the key "refuse" makes `exec` refuse to run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import pwd
 import sys
+import time
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "fake")
 
@@ -34,7 +35,9 @@ def main(argv):
     answers = read("answers", {})
     if verb == "exec":
         return execute(options, rest, answers)
-    if verb in answers:
+    if "sleep" in answers.get(verb, {}):
+        time.sleep(answers[verb]["sleep"])
+    if "out" in answers.get(verb, {}):
         print(json.dumps(answers[verb]["out"]))
         return answers[verb].get("rc", 0)
     print(json.dumps(default(verb, options.get("request", {}))))
