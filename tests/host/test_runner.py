@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ PLAY = """
       ansible.builtin.copy: {content: "release = 2\\n", dest: /home/shop/shop.conf, owner: shop, mode: "0640"}
     - name: A line in a file of the system
       ansible.builtin.lineinfile: {path: /etc/services, line: shop 8042/tcp}
+    - name: A wait, in which a job can be cancelled
+      ansible.builtin.command: "sleep {{ wait | default(0) }}"
     - name: Health check
       ansible.builtin.command: "test {{ inventory_hostname }} != {{ broken | default('nobody') }}"
 """
@@ -39,10 +42,13 @@ def lab(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def inventory() -> Iterator[dict[str, Any]]:
+def inventory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Two hosts on which the engine has been: what Ansible and the engine put there once is no difference."""
     lab("down")
     lab("up", "2")
-    yield json.loads(lab("inventory").stdout)
+    hosts = json.loads(lab("inventory").stdout)
+    run(tmp_path_factory.mktemp("first"), hosts, broken="h1")
+    yield hosts
     lab("down")
 
 
@@ -52,17 +58,17 @@ def state(file: Path) -> Path:
     return file
 
 
-def run(folder: Path, inventory: dict[str, Any], **extra: str) -> tuple[ansible_runner.Runner, dict[str, Any]]:
-    """The finished run, and what its custom stats say under the key `acid`."""
+def start(folder: Path, inventory: dict[str, Any], cancelled: Callable[[], bool] | None = None, **extra: Any) -> ansible_runner.Runner:
     project = folder / "project"
     project.mkdir(parents=True)
     (project / "play.yml").write_text(PLAY, encoding="utf-8")
-    runner = ansible_runner.run(
+    return ansible_runner.run(
         private_data_dir=str(folder),
         playbook="play.yml",
         inventory=inventory,
         extravars=extra,
         quiet=True,
+        cancel_callback=cancelled,
         envvars={
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS,
@@ -70,13 +76,17 @@ def run(folder: Path, inventory: dict[str, Any], **extra: str) -> tuple[ansible_
             "ANSIBLE_CALLBACKS_ENABLED": "acid.host.transaction",
         },
     )
+
+
+def run(folder: Path, inventory: dict[str, Any], **extra: Any) -> tuple[ansible_runner.Runner, dict[str, Any]]:
+    """The finished run, and what its custom stats say under the key `acid`."""
+    runner = start(folder, inventory, **extra)
     stats = [event for event in runner.events if event["event"] == "playbook_on_stats"]
     assert stats, runner.stdout.read()
     return runner, stats[-1]["event_data"].get("artifact_data", {}).get("acid", {})
 
 
 def test_a_host_that_failed_is_rolled_back_and_the_other_one_committed(inventory: dict[str, Any], tmp_path: Path) -> None:
-    run(tmp_path / "first", inventory, broken="h1")  # the engine is on the host from here on
     before = state(tmp_path / "before")
     runner, outcome = run(tmp_path / "run", inventory, broken="h1")
     after = state(tmp_path / "after")
@@ -84,7 +94,7 @@ def test_a_host_that_failed_is_rolled_back_and_the_other_one_committed(inventory
     assert (runner.status, runner.rc) == ("failed", 2)
     assert outcome["hosts"] == {"h1": "rolled_back", "h2": "committed"}
     (undone,) = (report for report in outcome["transactions"] if report["host"] == "h1")
-    assert (undone["steps"], undone["differs"], undone["irreversible"]) == (4, [], [])
+    assert (undone["steps"], undone["differs"], undone["irreversible"]) == (5, [], [])
     assert undone["paths"] > 0
     difference = lab("diff", str(before), str(after), check=False)
     assert difference.returncode == 0, difference.stdout
@@ -98,3 +108,35 @@ def test_a_run_that_succeeds_is_committed_everywhere(inventory: dict[str, Any], 
     assert lab("ssh", "h1", "stat -c '%U %a' /home/shop/shop.conf").stdout == "shop 640\n"
     listed = json.loads(lab("ssh", "h1", "acidctl list --json").stdout)
     assert all(report["tx"] in json.dumps(listed) for report in outcome["transactions"] if report["host"] == "h1")
+
+
+def test_a_cancelled_job_is_undone_by_the_hosts_themselves(inventory: dict[str, Any], tmp_path: Path) -> None:
+    """Cancelling kills ansible-playbook with SIGKILL, so nobody tells the hosts: their leases do.
+
+    What a step has begun runs on without its controller; the lease counts from its end.
+    """
+    before = state(tmp_path / "before")
+    cancel_at = time.monotonic() + 300
+
+    def cancelled() -> bool:
+        nonlocal cancel_at
+        if cancel_at > time.monotonic() + 60 and "sleep 12" in lab("ssh", "h1", "pgrep -af '^sleep 25' || true").stdout:
+            cancel_at = time.monotonic() + 1
+        return time.monotonic() > cancel_at
+
+    options = {"confirm_timeout": 10}
+    runner = start(tmp_path / "run", inventory, cancelled, broken="h1", wait=12, acid_transaction=options)
+    assert runner.status == "canceled"
+    deadline = time.monotonic() + 90
+    while newest(lab("ssh", "h1", "acidctl list --json").stdout) != "ABORTED":
+        assert time.monotonic() < deadline, lab("ssh", "h1", "acidctl show; journalctl -u acid-agent -n 30 --no-pager").stdout
+        time.sleep(2)
+    after = state(tmp_path / "after")
+    difference = lab("diff", str(before), str(after), check=False)
+    assert difference.returncode == 0, difference.stdout
+
+
+def newest(listed: str) -> str:
+    """The state of the newest transaction in the answer of `acidctl list --json`."""
+    newest_first = sorted(json.loads(listed)["transactions"], key=lambda value: value["created_ns"], reverse=True)
+    return str(newest_first[0]["state"])
