@@ -74,7 +74,7 @@ class Probe(ABC):
 
     @abstractmethod
     def capture(self) -> Image:
-        """What there is now. JSON-able, without side effects, cheap (all probes: a few hundred ms). Raises ProbeFailed when it cannot see."""
+        """What there is now. JSON-able, without side effects, cheap (all probes: a few hundred ms). ProbeFailed when it cannot see."""
 
     @abstractmethod
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
