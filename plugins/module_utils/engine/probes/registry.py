@@ -23,23 +23,20 @@ NAMES = tuple(sorted(probe.name for probe in BEFORE_FILES))
 
 
 def probe_names(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The probes that a transaction's options name: all of them by default, and for "all"."""
-    named = options.get("probes") or "all"
-    names = (named,) if isinstance(named, str) else tuple(named)
+    """What a transaction's option `probes` names: a list, or "a,b"; all of them by default, and for "all". Raises Usage."""
+    option = options.get("probes") or "all"
+    names = tuple(name.strip() for name in (option.split(",") if isinstance(option, str) else option))
+    for name in names:
+        if name not in (*NAMES, "all"):
+            raise Usage(f"There is no probe {name!r}.", hint=f"The option probes takes all, or some of {', '.join(NAMES)}.")
     return NAMES if "all" in names else names
 
 
 class Probes:
-    """One undo's, or one transaction's, probes. The same instances serve both phases. `names` is the option: a list, or "a,b", or "all"."""
+    """One undo's, or one transaction's, probes. The same instances serve both phases."""
 
     def __init__(self, names: str | Iterable[str] = NAMES) -> None:
-        listed = names.split(",") if isinstance(names, str) else names
-        wanted = tuple(name.strip() for name in listed)
-        if "all" in wanted:
-            wanted = NAMES
-        for name in wanted:
-            if name not in NAMES:
-                raise Usage(f"There is no probe {name!r}.", hint=f"The option probes takes {', '.join(NAMES)}.")
+        wanted = probe_names({"probes": names})
         self._made = {probe.name: probe() for probe in BEFORE_FILES if probe.name in wanted}
 
     def before_files(self) -> tuple[Probe, ...]:
