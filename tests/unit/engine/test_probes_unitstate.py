@@ -94,6 +94,7 @@ def test_after_a_reboot_invocations_say_nothing() -> None:
         (unit(), unit(active="activating"), "restart"),
         (unit(), unit(invocation="2"), "restart"),
         (unit(), unit(invocation="2", restarts=1), None),
+        (unit(), unit(invocation="2", refuses_stop=True), None),
         (unit(restarts=4), unit(invocation="2", restarts=0), "restart"),
         (unit(), unit(can_reload=True, times=(9, 5, 5, 0, 0)), "reload"),
         (unit(), unit(times=(9, 5, 5, 0, 0)), None),

@@ -178,7 +178,7 @@ def _action(name: str, was: Unit, now: Unit, *, rebooted: bool) -> str:
         return ""
     if now.down or now.active == "deactivating":
         return "" if kind == "slice" or was.refuses_start else "start"
-    if rebooted or kind in ("target", "slice"):
+    if rebooted or kind in ("target", "slice") or was.refuses_start or now.refuses_stop:
         return ""
     if not now.up:
         # Activating, and it was up: a restart under way, or one that fails again and again.
