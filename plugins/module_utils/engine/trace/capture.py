@@ -19,7 +19,7 @@ from ..errors import StepRefused
 from ..filesystems import VALUES
 from ..kernel import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Stat
 from ..undolog import Value
-from .calls import FIXED, IOCTLS, NAMESPACE_MASK, OPEN_MASK, Call
+from .calls import CALLS, FIXED, IOCTLS, NAMESPACE_MASK, OPEN_MASK, Call
 from .images import CONTENTS_LEFT, Flight, Images, Inode, below
 from .notify import Note
 from .resolve import Elsewhere, Memory, Place, Resolver
@@ -44,6 +44,9 @@ class Capture:
         self.images = images
         self._memory = Memory()
         self._values: set[bytes] = set()
+        self._handlers: dict[str, t.Callable[[_Arguments, Call], None]] = {
+            call.does: getattr(self, "_" + call.does) for call in CALLS if call.does != "refuse"
+        }
 
     def resolver(self) -> Resolver:
         """A new step's resolver."""
@@ -66,7 +69,7 @@ class Capture:
         self._resolver, self._thread = resolver, note.thread
         images.settle()
         try:
-            getattr(self, "_" + call.does)(note.arguments, call)
+            self._handlers[call.does](note.arguments, call)
         except WillFail:
             pass
         except Elsewhere:
@@ -180,9 +183,8 @@ class Capture:
         images, source, target = self.images, old.found, new.found
         if old.name is None or new.name is None or old.parent.dev != new.parent.dev:
             return
-        if not images.flights:
-            if source is None or (target is not None and (target.key == source.key or flags & _RENAME_NOREPLACE)):
-                return
+        if not images.flights and (source is None or (target is not None and (target.key == source.key or flags & _RENAME_NOREPLACE))):
+            return
         origin, destination = images.directory(old.fd, old.parent), images.directory(new.fd, new.parent)
         exchange = bool(flags & _RENAME_EXCHANGE)
         moved: list[Inode] = []
@@ -336,6 +338,8 @@ class Capture:
         if place.name is None or found.dev != place.parent.dev:
             handle = images.reader.handle(place.fd, place.name or b"", 0 if place.name else AT_EMPTY_PATH)
             path = images.path(fs, handle)
+            if b"/.acid-store/" in path or below(path, (b"/var/lib/acid/store",)):  # the kernel may find a kept inode by its name in the store
+                return Inode(fs, handle, found, os.readlink(b"/proc/self/fd/%d" % place.fd))
             return None if below(path, images.outside) else Inode(fs, handle, found, path)
         directory = images.directory(place.fd, place.parent)
         if directory is None:
