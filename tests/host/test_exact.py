@@ -17,10 +17,10 @@ import pytest
 SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
 sys.path.insert(0, str(SCENARIOS))
 
-from scenario import built, catalog, modes  # noqa: E402
-from scenario.outcome import table  # noqa: E402
-from scenario.player import BUILD, Player  # noqa: E402
-from scenario.stage import Stage  # noqa: E402
+from scenario import built, catalog, modes
+from scenario.outcome import table
+from scenario.player import BUILD, Player
+from scenario.stage import Stage
 
 LAB = "exact"
 SEED = random.SystemRandom().randrange(1, 1 << 30)

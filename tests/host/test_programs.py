@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Real programs, each in a step of its own on a host of the big image: exact after rollback, or refused before the change, with the reason."""
+"""Real programs, each in a step of its own on a host of the big image: exact after rollback, or refused before the change and told why."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
 sys.path.insert(0, str(SCENARIOS))
 
-from scenario import compared  # noqa: E402
-from scenario.catalog import Scenario  # noqa: E402
-from scenario.player import BUILD, Player, Run  # noqa: E402
-from scenario.stage import PROGRAMS, Host, Stage, World  # noqa: E402
+from scenario import compared
+from scenario.catalog import Scenario
+from scenario.player import BUILD, Player, Run
+from scenario.stage import PROGRAMS, Host, Stage, World
 
 FOLDER = SCENARIOS / "programs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.sh") if path.stem != "prepare")

@@ -179,6 +179,10 @@ rm -rf "$work"
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq -y install acid-demo=1.1 acid-dep=1.0 acid-svc=1.0 acid-flaky=1.0 acid-mta-a acid-needs-mta acid-alt-a acid-trigger acid-old acid-setuid \
     > /dev/null
+# What a daemon writes to its own data at each start is its own business, also when the undo starts it again: here it goes to /run.
+mkdir -p /etc/systemd/system/acid-svc.service.d
+printf '[Service]\nRuntimeDirectory=acid-svc\nEnvironment=STATE_DIRECTORY=/run/acid-svc\n' > /etc/systemd/system/acid-svc.service.d/state.conf
+systemctl daemon-reload; systemctl restart acid-svc.service; rm -f /var/lib/acid-svc/*
 echo 'site = prepared' >> /etc/acid-demo/demo.conf
 apt-mark auto acid-dep acid-mta-a > /dev/null
 mkdir -p "$(python3 -c 'import site; print(site.getsitepackages()[0])')"

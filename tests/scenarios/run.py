@@ -38,7 +38,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the random moments; 0 takes one from the clock")
     parser.add_argument("--lab", default=LAB, help="name of the lab (default: %(default)s)")
     parser.add_argument("--part", default="1/1", help="N/M: every M-th play beginning with the N-th")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def _programme(mode: str, scenarios: list[catalog.Scenario], rounds: int, seed: int) -> list[tuple[catalog.Scenario, int, int]]:

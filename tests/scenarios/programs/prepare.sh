@@ -70,10 +70,11 @@ gcc -O1 -o /opt/bin/uring /root/src/uring.c
 gcc -O1 -pthread -o /opt/bin/race /root/src/race.c
 install -m 0755 /root/src/fusepass.py /opt/bin/fusepass
 install -m 0755 /root/src/calls.py /opt/bin/calls
+install -m 0755 /root/src/view.py /opt/bin/view
 mkdir -p i386 int80 uring race calls
 for d in i386 int80 uring calls; do for n in one two three four; do echo "$d $n" > $d/$n; done; done
 for i in 0 1 2 3 4; do echo "race $i" > race/name$i; done; mkdir race/name5
-for u in root deploy pwuser; do
+for u in root deploy pwuser plain; do
     home=$(getent passwd "$u" | cut -d: -f6); install -d -m 0700 -o "$u" -g "$u" "$home/.ansible" "$home/.ansible/tmp"
 done
 sync

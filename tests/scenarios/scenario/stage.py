@@ -18,10 +18,10 @@ HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent / "lab"))
 
-from acidlab import hosts, image, lifecycle, pool, recipe, registry, ssh  # noqa: E402
-from acidlab.errors import LabError  # noqa: E402
-from acidlab.machine import this_codename  # noqa: E402
-from acidlab.model import Host, Lab  # noqa: E402
+from acidlab import hosts, image, lifecycle, pool, recipe, registry, ssh
+from acidlab.errors import LabError
+from acidlab.machine import this_codename
+from acidlab.model import Host, Lab
 
 LAB = os.environ.get("ACID_LAB", "scenarios")
 COLLECTIONS = Path(os.environ.get("SCENARIO_COLLECTIONS", ROOT / ".build/collections"))

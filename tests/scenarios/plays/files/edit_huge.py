@@ -1,4 +1,5 @@
 """Changes a record every 64 MiB, through a mapping and by writes, and cuts the end."""
+
 import mmap
 import os
 

@@ -1,4 +1,5 @@
 """Exchanges two paths in one step, and changes a file in each afterwards."""
+
 import ctypes
 import os
 import sys

@@ -1,4 +1,5 @@
 """Renames, edits and replaces files whose names are no text."""
+
 import os
 
 os.chdir(b"/srv/nasty")

@@ -1,4 +1,5 @@
 """Rewrites the old sites' configuration in place and through a rename."""
+
 import glob
 import os
 

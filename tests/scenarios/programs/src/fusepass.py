@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A FUSE file system that passes everything through to a directory: fusepass DIRECTORY MOUNTPOINT. In the foreground."""
+
 from __future__ import annotations
 
 import os
@@ -26,7 +27,9 @@ class Through(Operations):
 
     def getattr(self, path, fh=None):
         found = os.lstat(path)
-        return {key: getattr(found, key) for key in ("st_atime", "st_ctime", "st_gid", "st_mode", "st_mtime", "st_nlink", "st_size", "st_uid")}
+        return {
+            key: getattr(found, key) for key in ("st_atime", "st_ctime", "st_gid", "st_mode", "st_mtime", "st_nlink", "st_size", "st_uid")
+        }
 
     def readdir(self, path, fh):
         return [".", "..", *os.listdir(path)]
