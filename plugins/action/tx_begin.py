@@ -17,8 +17,7 @@ class ActionModule(TxAction):
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         held_by = arguments.pop("_held_by")
-        options = parse(True, defaults=override(Options(), arguments, where="acid.host.tx_begin"))
-        assert options is not None
+        options = parse(True, defaults=override(Options(), arguments, where="acid.host.tx_begin")) or Options()
         before = self.open_transaction(task_vars)
         if before is not None:
             raise HostError(

@@ -10,7 +10,7 @@ type: notification
 short_description: Makes every play a transaction on each of its hosts
 version_added: 0.1.0
 author:
-  - The acid.host authors
+  - The acid.host authors (@acid-host)
 description:
   - While this callback is enabled, every task of every play is a step of a transaction on its host.
   - When a host fails or becomes unreachable, it is taken back to what it was before the play; the other hosts keep their changes.

@@ -124,7 +124,8 @@ def unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, new: str) -> None:
         raise OSError("the archive holds %r, which is no plain file of the engine" % member.name)
     os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
     content = tar.extractfile(member)
-    assert content is not None
+    if content is None:
+        raise OSError("the archive holds %r without content" % member.name)
     with open(target, "wb") as file:
         shutil.copyfileobj(content, file)
     os.chmod(target, 0o644)
@@ -151,7 +152,7 @@ def is_whole(home: str) -> bool:
 
 def listing(home: str) -> list[str]:
     found: list[str] = []
-    for folder, _, names in os.walk(home):
+    for folder, _dummy, names in os.walk(home):
         found += [os.path.relpath(os.path.join(folder, name), home) for name in names]
     return sorted(path for path in found if path != "MANIFEST")
 
@@ -162,9 +163,9 @@ def digest(path: str) -> str:
 
 
 def flush(folder: str) -> None:
-    for place_, _, names in os.walk(folder):
+    for inner, _dummy, names in os.walk(folder):
         for name in [*names, "."]:
-            descriptor = os.open(os.path.join(place_, name), os.O_RDONLY)
+            descriptor = os.open(os.path.join(inner, name), os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
 

@@ -100,7 +100,7 @@ def limits(retention: tuple[str, ...]) -> dict[str, float]:
     for word in retention:
         unit, number = word[-1:], word[:-1].strip()
         if unit not in ("d", "h", "%") or not number.replace(".", "", 1).isdigit():
-            raise OptionError(f"option 'retention' has '{word}'; give days or hours and a share of the file system, such as 7d, 12h and 10%")
+            raise OptionError(f"option 'retention' has '{word}'; give a time and a share of the file system, such as 7d or 12h, and 10%")
         found["percent" if unit == "%" else "days"] = float(number) / (24 if unit == "h" else 1)
     return found
 

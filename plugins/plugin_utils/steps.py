@@ -17,18 +17,17 @@ from __future__ import annotations
 import functools
 import inspect
 import posixpath
-import shlex
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from . import elevation, shim
+from . import shim
 from .ledger import OpenTransaction
+from .supervision import Command
 
 # What these run on the host is Ansible's own preparation. The trace leaves the remote temporary directory out, so nothing is lost.
 HOUSEKEEPING = ("_make_tmp_path", "_remove_tmp_path", "_remote_expand_user", "_remote_file_exists", "_fixup_perms2", "_configure_module")
@@ -114,7 +113,7 @@ def _supervised(method: Callable[..., Any]) -> Callable[..., Any]:
                 return method(self, *args, **kwargs)
             call = signature.bind(self, *args, **kwargs)
             call.apply_defaults()
-            result = _under_shim(self, method, call, step)
+            result = Command(self, method, call, step.step, step.transaction, step.task_vars).under_shim()
             step.fired = True
             sentence = shim.refusal(result["rc"], result["stderr"], result["stdout"])
             if sentence is not None:
@@ -124,91 +123,6 @@ def _supervised(method: Callable[..., Any]) -> Callable[..., Any]:
             _running -= 1
 
     return execute
-
-
-def _under_shim(action: Any, method: Callable[..., Any], call: inspect.BoundArguments, step: Armed) -> Any:
-    assert step.transaction is not None
-    identity = _identity(action, sudoable=call.arguments["sudoable"], transaction=step.transaction)
-    where = shim.place(identity)
-    if where is shim.Place.INSIDE:
-        words = shim.shim(step.transaction, step.step)
-        call.arguments["cmd"] = shim.wrap(words, call.arguments["cmd"], shell=_reader(action, call, becomes=identity.becomes is not None))
-        return method(*call.args, **call.kwargs)
-    reader = _reader(action, call, becomes=False)
-    if where is shim.Place.AROUND_BECOME:
-        words = shim.shim(step.transaction, step.step)
-        with _built_by(action._connection.become, lambda build, cmd, shell: shim.wrap(words, build(cmd, shell), shell=reader)):
-            return method(*call.args, **call.kwargs)
-    return _behind_own_become(action, method, call, step, identity=identity, reader=reader)
-
-
-def _behind_own_become(
-    action: Any, method: Callable[..., Any], call: inspect.BoundArguments, step: Armed, *, identity: shim.Identity, reader: str | None
-) -> Any:
-    transaction = step.transaction
-    assert transaction is not None
-    connection = action._connection
-    own, theirs = elevation.root_become(action, step.task_vars), connection.become
-    login = action._get_remote_user() or transaction.login
-
-    def build(become: Callable[..., str], cmd: str, shell: Any) -> str:
-        user: str | None = login
-        if identity.becomes is not None:
-            if theirs.get_option("become_pass"):
-                # Two prompts cannot be answered over one connection: go to the user straight from root, who needs no password.
-                user, cmd = None, _as_if_from(login, cmd)
-            cmd = theirs.build_become_command(cmd, shell)
-        return become(shim.wrap(shim.shim(transaction, step.step, user=user), cmd, shell=reader), shell)
-
-    call.arguments["sudoable"] = True
-    with elevation.become_of(connection, own), _built_by(own, build):
-        result = method(*call.args, **call.kwargs)
-    # Two becomes print two marks; Ansible strips one of them.
-    while result["stdout"].lstrip().startswith("BECOME-SUCCESS-"):
-        result["stdout"] = result["stdout"].lstrip().partition("\n")[2]
-    if own.get_option("become_pass"):  # the terminal's echo of the Enter after the password
-        result["stdout"] = result["stdout"].removeprefix("\r").removeprefix("\n")
-    result["stdout_lines"] = result["stdout"].splitlines()
-    return result
-
-
-def _as_if_from(login: str, command: str) -> str:
-    name = shlex.quote(login)
-    return f"SUDO_USER={name} SUDO_UID=$(id -u {name}) SUDO_GID=$(id -g {name}); export SUDO_USER SUDO_UID SUDO_GID; {command}"
-
-
-@contextmanager
-def _built_by(plugin: Any, build: Callable[..., str]) -> Any:
-    """`build(original, cmd, shell)` makes the become command while the block runs."""
-    original = plugin.build_become_command
-    plugin.build_become_command = lambda cmd, shell: build(original, cmd, shell)
-    try:
-        yield
-    finally:
-        del plugin.build_become_command
-
-
-def _identity(action: Any, *, sudoable: bool, transaction: OpenTransaction) -> shim.Identity:
-    """The same decision as Ansible's own about whether this command goes through become."""
-    connection = action._connection
-    login = elevation.login_of(action)
-    root = transaction.login_is_root if login.root is None else login.root
-    if not sudoable or not connection.become:
-        return shim.Identity(root, None)
-    user, remote_user = action.get_become_option("become_user"), action._get_remote_user()
-    if not (C.BECOME_ALLOW_SAME_USER or user != remote_user or not any((user, remote_user))):
-        return shim.Identity(root, None)
-    return shim.Identity(root, str(user or "root"))
-
-
-def _reader(action: Any, call: inspect.BoundArguments, *, becomes: bool) -> str | None:
-    """The shell that would read the command without the shim. None: the login's own."""
-    given = call.arguments["executable"]
-    if becomes:
-        return str(given or getattr(action._connection._shell, "executable", None) or "/bin/sh")
-    if given or given is None:
-        return str(given or action._play_context.executable or "/bin/sh")
-    return None if action._connection.transport == "ssh" else "/bin/sh"
 
 
 def _watch(connection: Any) -> None:

@@ -121,7 +121,7 @@ def _step_id(executor: Any, where: Where) -> str:
 
 
 def position(task: Any) -> str:
-    path, _, line = (task.get_path() or "").rpartition(":")
+    path, _dummy, line = (task.get_path() or "").rpartition(":")
     if not path:
         return ""
     short = os.path.relpath(path)

@@ -40,7 +40,7 @@ class TxAction(ActionBase):  # type: ignore[misc]
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]: ...
 
     def arguments(self) -> dict[str, Any]:
-        _, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
+        _dummy, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         found: dict[str, Any] = arguments
         return found
 

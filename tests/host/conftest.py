@@ -71,7 +71,8 @@ class Hosts:
 
     def differences(self, before: Path, after: Path, *options: str) -> str:
         """What the oracle finds; empty when the host is as it was."""
-        done = subprocess.run([str(LAB), "--lab", self.name, "diff", *options, str(before), str(after)], capture_output=True, text=True)
+        command = [str(LAB), "--lab", self.name, "diff", *options, str(before), str(after)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         return "" if done.returncode == 0 else done.stdout + done.stderr
 
     def command(self, play: str, *arguments: str) -> list[str]:
@@ -99,9 +100,8 @@ class Hosts:
     def play(self, play: str, *arguments: str, callback: bool = True, **extra: str) -> PlayRun:
         calls = self.folder / "calls"
         calls.unlink(missing_ok=True)
-        done = subprocess.run(
-            self.command(play, *arguments), capture_output=True, text=True, cwd=self.folder, env=self.environment(callback=callback, **extra)
-        )
+        command, environment = self.command(play, *arguments), self.environment(callback=callback, **extra)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, env=environment, check=False)
         return PlayRun(done.returncode, done.stdout, done.stderr, len(calls.read_text().splitlines()) if calls.exists() else 0)
 
 

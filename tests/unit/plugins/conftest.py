@@ -68,6 +68,7 @@ class Controller:
             self.command(play, *arguments, hosts=hosts),
             capture_output=True,
             text=True,
+            check=False,
             cwd=self.folder,
             env=self.env(callback=callback, **extra),
         )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which hosts commit and which roll back, and that Ansible's own output and exit codes stay as they are. Fake engine, real ansible-playbook."""
+"""Which hosts commit and which roll back, and that Ansible's output and exit codes stay as they are.
+
+Fake engine, real ansible-playbook.
+"""
 
 from __future__ import annotations
 

@@ -99,15 +99,22 @@ def test_what_the_host_says_when_a_step_may_not_run_is_the_tasks_error(controlle
 
 
 def test_a_step_is_told_to_the_host_without_its_arguments(controller):
-    controller.play(tasks("- name: a secret\n  command: echo hunter2\n  no_log: true", "- name: seen in check mode\n  command: 'true'\n  check_mode: true"))
+    secret = "- name: a secret\n  command: echo hunter2\n  no_log: true"
+    controller.play(tasks(secret, "- name: seen in check mode\n  command: 'true'\n  check_mode: true"))
     first, second = (call["step"] for call in controller.calls("exec"))
-    assert (first["task"], first["module"], first["position"], first["no_log"]) == ("a secret", "ansible.builtin.command", "play.yml:4", True)
+    assert (first["task"], first["module"], first["position"], first["no_log"]) == (
+        "a secret",
+        "ansible.builtin.command",
+        "play.yml:4",
+        True,
+    )
     assert second["check"] is True
     assert "hunter2" not in json.dumps(first)
 
 
 def test_results_are_those_of_the_module_and_nothing_else(controller):
-    source = tasks("- command: echo x\n  register: r", "- copy: {content: \"{{ r | to_json }}\", dest: \"{{ playbook_dir }}/result\"}")
+    keep = '- copy: {content: "{{ r | to_json }}", dest: "{{ playbook_dir }}/result"}'
+    source = tasks("- command: echo x\n  register: r", keep)
     plain = controller.play(source, callback=False)
     expected = json.loads((controller.folder / "result").read_text())
     run = controller.play(source)
@@ -122,7 +129,10 @@ def test_a_reboot_is_refused_with_the_way_out(controller):
     assert controller.calls("exec") == []
 
 
-@pytest.mark.parametrize(("signum", "rc", "reason"), [(signal.SIGINT, 99, "interrupted (Ctrl-C)"), (signal.SIGTERM, -15, "terminated (SIGTERM)")])
+SIGNALS = [(signal.SIGINT, 99, "interrupted (Ctrl-C)"), (signal.SIGTERM, -15, "terminated (SIGTERM)")]
+
+
+@pytest.mark.parametrize(("signum", "rc", "reason"), SIGNALS)
 def test_a_signal_rolls_back_and_ends_as_ansible_would(controller, signum, rc, reason):
     process = start(controller, tasks("- command: sleep 60"), until="exec")
     process.send_signal(signum)
@@ -138,7 +148,7 @@ def test_the_second_signal_leaves_the_rest_to_the_hosts_and_names_them(controlle
     process.send_signal(signal.SIGINT)
     wait_for(lambda: controller.calls("rollback"))
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    stderr = process.communicate(timeout=30)[1]
     assert process.returncode == 99
     assert "h1 : left to the host: " in stderr
     assert "transaction: tx-" in stderr
@@ -150,7 +160,7 @@ def test_a_signal_while_committing_waits_for_the_commit(controller):
     controller.answer(commit={"sleep": 3})
     process = start(controller, tasks("- command: 'true'"), until="commit")
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    stderr = process.communicate(timeout=30)[1]
     assert process.returncode == 99
     assert controller.verbs() == ["begin", "exec", "commit"]
     assert "h1 : committed" in stderr

@@ -92,7 +92,7 @@ def test_a_wrapped_task_is_as_the_task_alone(controller):
         ("- acid.host.tx_begin:\n- acid.host.tx_begin:", "is open on h1 already"),
         ("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {command: x, shell: y}}", "give exactly one module under 'task'"),
         ("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {include_tasks: x.yml}}", "is no module"),
-        ("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {command: 'true'}, compensate: [{command: x}]}", "'compensate' cannot be used yet"),
+        ("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {command: x}, compensate: [{command: x}]}", "'compensate' cannot be used yet"),
     ],
 )
 def test_misuse_is_a_sentence(controller, text, sentence):
@@ -102,7 +102,8 @@ def test_misuse_is_a_sentence(controller, text, sentence):
 
 
 def test_capture_none_and_check_mode_leave_the_trace_out(controller):
-    controller.play(tasks("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {command: 'true'}, capture: none}\n- acid.host.tx_rollback:"), callback=False)
+    untraced = tasks("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {command: 'true'}, capture: none}\n- acid.host.tx_rollback:")
+    controller.play(untraced, callback=False)
     assert controller.verbs() == ["begin", "rollback"]
     controller.forget()
     checked = tasks("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {copy: {content: x, dest: x}}}\n- acid.host.tx_commit:")
