@@ -85,6 +85,12 @@ def test_everything_a_daemon_does_is_undone_exactly(probe: DaemonFiles, place: P
     assert probe.after_files(before, NOW).actions == ()
 
 
+def test_a_new_entry_is_told_once(probe: DaemonFiles, place: Path) -> None:
+    before = image(probe)
+    enable(place, "new.service")
+    assert probe.compare(before, image(probe)) == [f"'{place}/systemd/system/multi-user.target.wants/new.service' is there, and was not."]
+
+
 def test_a_changed_type_is_changed_back(probe: DaemonFiles, place: Path) -> None:
     was, before = look(place), image(probe)
     (place / "systemd/system.conf").unlink()

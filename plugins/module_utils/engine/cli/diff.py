@@ -70,7 +70,7 @@ def collect(journal: Journal, tx_id: str, step: int | None = None, *, state_dir:
         "state": tx.state,
         "step": step,
         "changes": found,
-        "host": _host(journal, tx) if step is None else [],
+        "host": _host(journal, tx, {change["path"] for change in found}) if step is None else [],
         "undone": sorted(map(os.fsdecode, undone)),
     }
 
@@ -102,8 +102,8 @@ def _changes(journal: Journal, tx: Transaction, span: Span, *, state_dir: str, s
     )
 
 
-def _host(journal: Journal, tx: Transaction) -> list[str]:
-    """What the probes saw change, as sentences: until the commit, or until now."""
+def _host(journal: Journal, tx: Transaction, told: set[str]) -> list[str]:
+    """What the probes saw change, as sentences: until the commit, or until now. Paths are not told twice."""
     if tx.state not in OPEN | {COMMITTED}:
         return []
     sentences = []
@@ -114,7 +114,7 @@ def _host(journal: Journal, tx: Transaction) -> list[str]:
             continue
         left = images[-1][1] if tx.state == COMMITTED and len(images) > 1 else probe.capture()
         sentences += probe.compare(images[0][1], left, Circumstances(windows))
-    return sentences
+    return [sentence for sentence in sentences if not any(sentence.startswith(f"{path!r} ") for path in told)]
 
 
 def describe(changes: Iterable[Change], *, secret_paths: frozenset[bytes] = frozenset(), secrets: bool = False) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
 from .filetree import Entry, compare_entries, put_back, read, read_tree, remove, settle_directory, sweep
@@ -61,7 +62,11 @@ class DaemonFiles(Probe):
         was, is_now = _load(before["entries"]), _load(now["entries"])
         sentences = []
         for path in sorted({*was, *is_now}):
-            difference = compare_entries(was.get(path), is_now.get(path))
+            old, new = was.get(path), is_now.get(path)
+            if old is not None and new is not None and old.names != new.names:
+                # The directory's time goes with its entries, which are told themselves.
+                new = replace(new, mtime_ns=old.mtime_ns)
+            difference = compare_entries(old, new)
             if difference and not _somebody_elses(path, was.get(path), is_now.get(path), circumstances):
                 sentences.append(f"{os.fsdecode(path)!r} {difference}.")
         return sentences
