@@ -43,7 +43,7 @@ _OUTSIDE = frozenset(
         b"sockfs",
         b"anon_inodefs",
         b"rpc_pipefs",
-        b"mqueue",
+        b"mqueue", b"ramfs",
         b"binfmt_misc",
         b"efivarfs",
         b"bpf",

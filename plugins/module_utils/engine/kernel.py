@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import os
 import struct
 import typing as t
@@ -70,10 +71,9 @@ class Stat(t.NamedTuple):
         return self[:3]
 
 
-# struct statx, include/uapi/linux/stat.h: four 16-byte timestamps (s64 sec, u32 nsec, s32 pad) from offset 64
-_HEAD = struct.Struct("<IIQIIIHHQQQQ")
-_TIMES = struct.Struct("<qIiqIiqIiqIi")
-_DEVS = struct.Struct("<IIII")
+# struct statx, include/uapi/linux/stat.h: up to stx_size, then blocks and attributes_mask, four 16-byte timestamps, device numbers
+_STATX = struct.Struct("<IIQIIIHHQQQQqIiqIiqIiqIiIIII")
+_new_stat = functools.partial(tuple.__new__, Stat)  # a third of the time of Stat(...), which is half of that of the call
 
 
 def fail(what: bytes | str) -> OSError:
@@ -94,25 +94,15 @@ class Reader:
     def stat(self, dirfd: int, name: bytes, flags: int = AT_SYMLINK_NOFOLLOW) -> Stat:
         if _statx(dirfd, name, flags, 0xFFF, self._statx_address) < 0:
             raise fail(name)
-        view = self._statx_view
-        mask, _blk, attributes, nlink, uid, gid, mode, _pad, ino, size, _blocks, _amask = _HEAD.unpack_from(view, 0)
-        asec, ansec, _p0, bsec, bnsec, _p1, csec, cnsec, _p2, msec, mnsec, _p3 = _TIMES.unpack_from(view, 64)
-        rmajor, rminor, major, minor = _DEVS.unpack_from(view, 128)
-        return Stat(
-            (major << 32) | minor,
-            ino,
-            bsec * 1000000000 + bnsec if mask & STATX_BTIME else 0,
-            mode,
-            nlink,
-            uid,
-            gid,
-            size,
+        (
+            mask, _block, attributes, nlink, uid, gid, mode, _pad, ino, size, _blocks, _known,
+            asec, ansec, _pad0, bsec, bnsec, _pad1, csec, cnsec, _pad2, msec, mnsec, _pad3, rmajor, rminor, major, minor,
+        ) = _STATX.unpack_from(self._statx_view)  # fmt: skip
+        return _new_stat((
+            (major << 32) | minor, ino, bsec * 1000000000 + bnsec if mask & STATX_BTIME else 0, mode, nlink, uid, gid, size,
             os.makedev(rmajor, rminor) if rmajor or rminor else 0,
-            asec * 1000000000 + ansec,
-            msec * 1000000000 + mnsec,
-            csec * 1000000000 + cnsec,
-            attributes,
-        )
+            asec * 1000000000 + ansec, msec * 1000000000 + mnsec, csec * 1000000000 + cnsec, attributes,
+        ))  # fmt: skip
 
     def stat_or_none(self, dirfd: int, name: bytes, flags: int = AT_SYMLINK_NOFOLLOW) -> Stat | None:
         try:

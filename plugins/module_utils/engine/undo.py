@@ -35,21 +35,22 @@ def undo(store: Store, log: Writer, wanted: Wanted, *, epoch: int) -> Outcome:
         if not ground.outcome.differs:
             log.append(Undone(epoch))
             log.write_head()
-            if epoch == 0:
-                drop_images(ground)
+            drop_images(ground)
     finally:
         ground.close()
     return ground.outcome
 
 
 def drop_images(ground: Ground) -> None:
-    """Unlink links, copies and staged inodes from the store; trees in quarantine stay until gc."""
-    for fs in ground.file_systems.values():
+    """Unlink what the store holds for the epochs that were undone: their links and copies, and what undo staged. Earlier epochs' images stay, and
+    trees in quarantine until gc."""
+    for number, fs in ground.file_systems.items():
         directory = ground.store.existing_directory(fs)
         if directory < 0:
             continue
+        void = {name for of, name in ground.wanted.stored if of == number}
         for name in names_in(directory):
-            if name.startswith(b"q-"):
+            if name not in void and not name.startswith((b"s-", b"t-", b"n-")):
                 continue
             try:
                 os.unlink(name, dir_fd=directory)

@@ -13,6 +13,8 @@ import dataclasses
 import typing as t
 
 from .undolog import (
+    COPY,
+    LINK,
     Alias,
     Basic,
     Content,
@@ -47,6 +49,8 @@ class Wanted:
     contents: dict[Inode, Content] = dataclasses.field(default_factory=dict)
     keeps: dict[Inode, Keep] = dataclasses.field(default_factory=dict)
     values: dict[bytes, Value] = dataclasses.field(default_factory=dict)
+    #: store names of the images: (file system, name)
+    stored: list[tuple[int, bytes]] = dataclasses.field(default_factory=list)
     #: inode -> the one that undo made in its stead
     aliases: dict[Inode, bytes] = dataclasses.field(default_factory=dict)
     records: int = 0
@@ -117,6 +121,8 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None) -> Wanted:
 
 
 def _add(wanted: Wanted, record: Image) -> None:
+    if isinstance(record, (Keep, Content)) and record.how in (LINK, COPY):
+        wanted.stored.append((record.fs, b"%d" % record.number if record.how == LINK else b"c%d" % record.number))
     if isinstance(record, Entry):
         wanted.entries.setdefault((record.directory, record.name), record)
     elif isinstance(record, Basic):

@@ -49,8 +49,8 @@ CALLS: tuple[Call, ...] = (
     Call("renameat", 264, 38, 302, "rename", (0, 1, 2, 3, FIXED(0))),
     Call("renameat2", 316, 276, 353, "rename", (0, 1, 2, 3, 4)),
     # create: directory, path
-    Call("link", 86, None, 9, "create", (CWD, 1)),
-    Call("linkat", 265, 37, 303, "create", (2, 3)),
+    Call("link", 86, None, 9, "link", (CWD, 1)),
+    Call("linkat", 265, 37, 303, "link", (2, 3)),
     Call("symlink", 88, None, 83, "create", (CWD, 1)),
     Call("symlinkat", 266, 36, 304, "create", (1, 2)),
     Call("mkdir", 83, None, 39, "create", (CWD, 0)),

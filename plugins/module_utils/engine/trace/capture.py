@@ -128,13 +128,20 @@ class Capture:
         finally:
             os.close(place.fd)
 
-    def _absent(self, place: Place) -> None:
+    def _link(self, arguments: _Arguments, call: Call) -> None:
+        place = self._place(arguments, call.at[0], call.at[1], False)
+        try:
+            self._absent(place, receives_old=True)  # whether what it gets is old is not worth another look
+        finally:
+            os.close(place.fd)
+
+    def _absent(self, place: Place, *, receives_old: bool = False) -> None:
         """Something is to be made at the place; where something is already, the call will fail."""
         if place.name is None or place.found is not None:
             return
         directory = self.images.directory(place.fd, place.parent)
         if directory is not None:
-            self.images.touch_place(directory, place)
+            self.images.touch_place(directory, place, receives_old=receives_old)
             self.images.touch_parent(directory, place)
 
     def _remove(self, arguments: _Arguments, call: Call) -> None:
@@ -204,7 +211,7 @@ class Capture:
             places.append((destination.number, new.name))
             if images.flights:
                 images.keep_arrivals(places[-1])
-            first = images.touch_place(destination, new)
+            first = images.touch_place(destination, new, receives_old=bool(moved))
             if target is not None and exchange:
                 moved += self._moved(new, destination.path)
             elif target is not None:

@@ -20,7 +20,7 @@ import typing as t
 
 from .. import kernel
 from ..errors import StepRefused
-from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem
+from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, mounts_of, policy
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
 from ..store import Store
 from ..undolog import (
@@ -119,6 +119,7 @@ class Images:
         self._directories: dict[Key, Directory] = {}
         self._file_systems: set[int] = set(store.by_number)
         self._observed: set[tuple[str, str]] = set()
+        self._hidden_devices: set[int] = set()
         self._epoch_start = 0
         self.step = self.thread = 0
         self._pending: dict[int, _Pending] = {}
@@ -158,7 +159,7 @@ class Images:
         """The file system, when images are to be taken there. `directory`: an fd of one that lies there, when there is one at hand."""
         fs = self.store.file_system(dev) or self.store.file_system(dev, directory)
         if fs is None:
-            self.tell("irreversible", "changes on a file system that only a step's own mount namespace shows")
+            self._hidden(dev)
             return None
         if fs.policy == TRACED:
             if fs.number not in self._file_systems:
@@ -175,18 +176,30 @@ class Images:
             self.tell("irreversible", "changes below %s (%s)" % (os.fsdecode(fs.mount_point), fs.fstype.decode()))
         return None
 
+    def _hidden(self, dev: int) -> None:
+        """The host's namespace does not show this file system. The kernel's own (memfd, pipes) no namespace shows; one in memory that a step
+        mounted for itself goes with its namespace."""
+        if dev in self._hidden_devices:
+            return
+        self._hidden_devices.add(dev)
+        for mount in mounts_of(str(self.thread)):
+            if mount.dev == dev and policy(mount.fstype) in (TRACED, UNKNOWN) and mount.fstype != b"tmpfs":
+                what = "%s file system at %s" % (mount.fstype.decode(), os.fsdecode(mount.point))
+                self.tell("irreversible", "changes on the %s, which only a step's own mount namespace shows" % what)
+                return
+
     def key(self, state: Stat, dirfd: int, name: bytes, flags: int = 0) -> Key:
         return state[:3] if state.btime else (state.dev, state.ino, self.reader.handle(dirfd, name, flags))
 
     def directory(self, fd: int, state: Stat) -> Directory | None:
         """The directory of `fd`, known to the log; None where no images are taken."""
+        fs = self.traced(state.dev, fd)
+        if fs is None:
+            return None
         key = self.key(state, fd, b"", AT_EMPTY_PATH)
         known = self._directories.get(key)
         if known is not None:
             return None if known.outside else known
-        fs = self.traced(state.dev, fd)
-        if fs is None:
-            return None
         handle = self.reader.handle(fd, b"", AT_EMPTY_PATH)
         path = self.path(fs, handle)
         known = Directory(self._next_directory, fs, path, below(path, self.outside) or b"/.acid-store" in path, below(path, CONTENTS_LEFT))
@@ -207,14 +220,15 @@ class Images:
 
     # -- places ----------------------------------------------------------------------------------------------------------
 
-    def touch_place(self, directory: Directory, place: Place) -> bool:
-        """Image of what the place holds; whether this was its first touch in the epoch."""
+    def touch_place(self, directory: Directory, place: Place, *, receives_old: bool = False) -> bool:
+        """Image of what the place holds; whether this was its first touch in the epoch. `receives_old`: it is about to get an inode that was
+        there before the epoch, which must lose this name again, also where the directory was born in the epoch."""
         name, found = place.name, place.found
         assert name is not None
         where = (directory.number, name)
         if where in self._seen_places:
             return False
-        if self.born(directory.fs, place.parent) and (found is None or self.born(directory.fs, found)):
+        if not receives_old and self.born(directory.fs, place.parent) and (found is None or self.born(directory.fs, found)):
             return False
         if found is None:
             self.log.append(Entry(self.step, directory.number, 0, directory.fs.number, b"", name))
@@ -382,8 +396,9 @@ class Images:
     def settle(self) -> None:
         """The thread's last call has ended. Where it failed, its kept link goes again: nobody shall see a link count that is one too
         high (TRACE.md 13)."""
-        self.flights.pop(self.thread, None)
-        pending = self._pending.pop(self.thread, None)
+        if self.flights:
+            self.flights.pop(self.thread, None)
+        pending = self._pending.pop(self.thread, None) if self._pending else None
         if pending is None or self.store.links_of(pending.fs, pending.number) <= pending.links_before:
             return
         self.log.append(Dropped(pending.fs.number, pending.handle, pending.number))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import select
 import struct
@@ -35,6 +36,9 @@ class Note(t.NamedTuple):
     number: int
     audit: int
     arguments: tuple[int, int, int, int, int, int]
+
+
+_new_note = functools.partial(tuple.__new__, Note)
 
 
 class Gone(Exception):
@@ -80,9 +84,9 @@ class Listener:
                         raise Gone from None
                     continue  # the caller died between the wake-up and the receive
                 raise Gone from error
-            id_, thread, _flags, number, audit, _ip, *arguments = _NOTE.unpack(buffer)
             self._slot[:8] = buffer[:8]
-            return Note(id_, thread, number, audit, tuple(arguments))
+            fields = _NOTE.unpack(buffer)
+            return _new_note((fields[0], fields[1], fields[3], fields[4], fields[6:]))
 
     def _hung_up(self) -> bool:
         poll = select.poll()
