@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The command line of the lab."""
+
 from __future__ import annotations
 
 import argparse
@@ -31,10 +32,17 @@ def _parser() -> argparse.ArgumentParser:
     login.add_argument("--user", default="root")
     login.add_argument("host")
     login.add_argument("command", nargs=argparse.REMAINDER)
-    for verb, text in (("kill", "SIGKILL to all of a host; it stays down"), ("cut", "power cut of a host on ext4 or xfs, then boot"),
-                       ("reboot", "orderly reboot"), ("start", "boot a host that is down"), ("fresh", "back to the image, as new"),
-                       ("remove", "take one host out of the lab"), ("_keep", argparse.SUPPRESS), ("_boot", argparse.SUPPRESS),
-                       ("_identify", argparse.SUPPRESS)):
+    for verb, text in (
+        ("kill", "SIGKILL to all of a host; it stays down"),
+        ("cut", "power cut of a host on ext4 or xfs, then boot"),
+        ("reboot", "orderly reboot"),
+        ("start", "boot a host that is down"),
+        ("fresh", "back to the image, as new"),
+        ("remove", "take one host out of the lab"),
+        ("_keep", argparse.SUPPRESS),
+        ("_boot", argparse.SUPPRESS),
+        ("_identify", argparse.SUPPRESS),
+    ):
         verbs.add_parser(verb, help=text).add_argument("host")
     for verb, text in (("snapshot", "keep a host's disk under a name"), ("restore", "back to a snapshot, and boot")):
         command = verbs.add_parser(verb, help=text)
@@ -46,9 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     differ.add_argument("after")
     differ.add_argument("--json", action="store_true")
     differ.add_argument("--ignore", default="", metavar="FIELD,...", help="fields that do not count, as mtime between two runs")
+    differ.add_argument("--across-boot", action="store_true", help="the host booted in between")
     differ.add_argument("--outside", default="", metavar="PATH,...", help="leave out these paths and what is below them")
-    for verb, text in (("status", "hosts of the lab"), ("inventory", "an Ansible inventory (YAML)"), ("down", "remove the lab's hosts and network"),
-                       ("_serve", argparse.SUPPRESS)):
+    for verb, text in (
+        ("status", "hosts of the lab"),
+        ("inventory", "an Ansible inventory (YAML)"),
+        ("down", "remove the lab's hosts and network"),
+        ("_serve", argparse.SUPPRESS),
+    ):
         verbs.add_parser(verb, help=text)
     return parser
 
@@ -91,7 +104,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     for path in (arguments.before, arguments.after):
         with open(path, encoding="ascii") as lines:
             states.append(load(lines))
-    found = compare(*states, ignore=frozenset(arguments.ignore.split(",")))
+    found = compare(*states, ignore=frozenset(arguments.ignore.split(",")), across_boot=arguments.across_boot)
     if arguments.outside:
         found = outside(found, arguments.outside.split(","))
     if arguments.json:

@@ -4,6 +4,7 @@
 recipe.json: modes {path: octal}, hardlinks {new: existing}, symlinks {path: target}, copies {path: file of the image},
 generate {directory, files, seed}.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -66,8 +67,10 @@ def build_apt(recipes: Path, repository: Path, image: Path) -> None:
             stage = Path(work) / "stage"
             stage.mkdir(mode=0o755)
             fill(recipe, stage, image)
-            run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(stage), str(repository / f"{recipe.name}_all.deb")],
-                env={"SOURCE_DATE_EPOCH": str(EPOCH)})
+            run(
+                ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(stage), str(repository / f"{recipe.name}_all.deb")],
+                env={"SOURCE_DATE_EPOCH": str(EPOCH)},
+            )
     index = text(["sh", "-ec", 'cd "$1"; exec dpkg-scanpackages --multiversion . 2>/dev/null', "-", str(repository)]).encode()
     (repository / "Packages").write_bytes(index)
     # Without a Release file apt warns at each update, and Ansible shows it.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What can be done to a host: make, start, kill, cut the power, reboot, snapshot, restore, remove."""
+
 from __future__ import annotations
 
 import fcntl
@@ -52,7 +53,9 @@ def reset_root(host: Host) -> None:
 def identify(host: Host, root: Path) -> None:
     """The few files that tell one clone from another."""
     (root / "etc/hostname").write_text(f"{host.name}\n", encoding="ascii")
-    (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {host.name}\n::1 localhost\n{host.lab.gateway} repo.lab\n", encoding="ascii")
+    (root / "etc/hosts").write_text(
+        f"127.0.0.1 localhost\n127.0.1.1 {host.name}\n::1 localhost\n{host.lab.gateway} repo.lab\n", encoding="ascii"
+    )
     (root / "etc/machine-id").write_text(f"{host.machine_id}\n", encoding="ascii")
 
 
@@ -89,7 +92,11 @@ def _end(host: Host) -> None:
     group = host.cgroup
     if group.exists():
         (group / "cgroup.kill").write_text("1", encoding="ascii")
-        until(lambda: "populated 0" in (group / "cgroup.events").read_text(encoding="ascii"), seconds=15, what=f"end of the processes of {host.name}")
+        until(
+            lambda: "populated 0" in (group / "cgroup.events").read_text(encoding="ascii"),
+            seconds=15,
+            what=f"end of the processes of {host.name}",
+        )
         for path in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
             path.rmdir()
         group.rmdir()
@@ -123,7 +130,9 @@ def snapshot(host: Host, name: str) -> None:
         run(["sync", "-f", str(host.root)])
         pool.snapshot(host.root, target, read_only=True)
     elif running(host):
-        raise LabError(f"{host.name} is running on {host.fs}: `lab kill` it (after sync) before a snapshot; only btrfs can be copied while in use")
+        raise LabError(
+            f"{host.name} is running on {host.fs}: `lab kill` it (after sync) before a snapshot; only btrfs can be copied while in use"
+        )
     else:
         _copy_disk(host.disk, target)
 

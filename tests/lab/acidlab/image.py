@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Builds the images: distribution tree by mmdebstrap (slow, keyed by package list), then overlay, users, local repositories (seconds)."""
+
 from __future__ import annotations
 
 import os
@@ -61,8 +62,19 @@ def _distribution(image: str, tree: Path) -> None:
         options.write("".join(f"{line}\n" for line in machine.options()))
         sources.flush()
         options.flush()
-        run(["mmdebstrap", "--mode=root", "--variant=minbase", "--skip=output/dev,check/empty", f"--aptopt={options.name}",
-             f"--include={','.join(IMAGES[image])}", machine.this_codename(), str(fresh), sources.name])
+        run(
+            [
+                "mmdebstrap",
+                "--mode=root",
+                "--variant=minbase",
+                "--skip=output/dev,check/empty",
+                f"--aptopt={options.name}",
+                f"--include={','.join(IMAGES[image])}",
+                machine.this_codename(),
+                str(fresh),
+                sources.name,
+            ]
+        )
     fresh.rename(tree)
 
 
@@ -78,7 +90,17 @@ def _finish(root: Path) -> None:
     shutil.copy(f"{KEY}.pub", root / "tmp/lab-key.pub")
     shutil.copy(OVERLAY / "setup.sh", root / "tmp/setup.sh")
     build_repositories(root)
-    run(["unshare", "-m", "sh", "-ec", 'mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"; exec chroot "$1" sh /tmp/setup.sh', "-", str(root)])
+    run(
+        [
+            "unshare",
+            "-m",
+            "sh",
+            "-ec",
+            'mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"; exec chroot "$1" sh /tmp/setup.sh',
+            "-",
+            str(root),
+        ]
+    )
     (root / "etc/machine-id").write_text("0" * 31 + "1\n", encoding="ascii")
 
 
@@ -109,7 +131,19 @@ def disk(image: str, fs: str) -> Path:
             run(["mkfs.xfs", "-q", "-K", "-m", "bigtime=1", str(fresh)])
         mount_options = "loop,noinit_itable" if fs == "ext4" else "loop"
         with tempfile.TemporaryDirectory(prefix="acl-") as point:
-            run(["unshare", "-m", "sh", "-ec", 'mount -o "$3" "$1" "$4"; cp -a "$2/." "$4"; umount "$4"', "-", str(fresh), str(source),
-                 mount_options, point])
+            run(
+                [
+                    "unshare",
+                    "-m",
+                    "sh",
+                    "-ec",
+                    'mount -o "$3" "$1" "$4"; cp -a "$2/." "$4"; umount "$4"',
+                    "-",
+                    str(fresh),
+                    str(source),
+                    mount_options,
+                    point,
+                ]
+            )
         os.rename(fresh, path)
     return path

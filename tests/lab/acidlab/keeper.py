@@ -3,6 +3,7 @@
 
 keep() runs outside; boot() in a mount namespace and cgroup of its own, and becomes nspawn. If the keeper dies, the host dies.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -20,17 +21,21 @@ PR_SET_PDEATHSIG = 1
 CGROUP = "/sys/fs/cgroup"
 
 NSPAWN_ENVIRONMENT = {
-    "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
+    "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+    "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
     # As on a real host: /tmp on the root file system, and no system call filter of a container.
-    "SYSTEMD_NSPAWN_TMPFS_TMP": "0", "SYSTEMD_SECCOMP": "0",
+    "SYSTEMD_NSPAWN_TMPFS_TMP": "0",
+    "SYSTEMD_SECCOMP": "0",
 }
 
 
 def keep(host: Host) -> int:
     while True:
         network.attach(host)
-        ended = subprocess.run(["unshare", "-m", "--propagation", "private", sys.executable, str(HERE / "lab"), "--lab", host.lab.name,
-                                "_boot", host.name], check=False)
+        ended = subprocess.run(
+            ["unshare", "-m", "--propagation", "private", sys.executable, str(HERE / "lab"), "--lab", host.lab.name, "_boot", host.name],
+            check=False,
+        )
         network.detach(host)
         if ended.returncode != REBOOT:
             return ended.returncode
@@ -48,7 +53,21 @@ def boot(host: Host) -> None:
     if host.fs != "btrfs":
         # Mounted here only: another namespace's copy of the mount would keep a file system alive after a power cut.
         run(["mount", "-o", "loop,noinit_itable" if host.fs == "ext4" else "loop", str(host.disk), str(host.root)])
-    argv = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "-b", "-D", str(host.root), f"--machine={host.name}",
-            f"--network-namespace-path=/run/netns/{host.netns}", "--capability=CAP_NET_ADMIN,CAP_SYS_RESOURCE", "--bind=/dev/fuse",
-            "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe"]
+    argv = [
+        "systemd-nspawn",
+        "--quiet",
+        "--register=no",
+        "--keep-unit",
+        "-b",
+        "-D",
+        str(host.root),
+        f"--machine={host.name}",
+        f"--network-namespace-path=/run/netns/{host.netns}",
+        "--capability=CAP_NET_ADMIN,CAP_SYS_RESOURCE",
+        "--bind=/dev/fuse",
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--link-journal=no",
+        "--console=pipe",
+    ]
     os.execvpe("systemd-nspawn", argv, {**os.environ, **NSPAWN_ENVIRONMENT})

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A whole lab: up, down, inventory; and the waits that a person expects of the commands."""
+
 from __future__ import annotations
 
 import http.server
@@ -30,8 +31,10 @@ def up(name: str, *, count: int, fs: str, prefix: str, image_name: str) -> list[
         names = {host.name for host in known}
         indexes = iter(sorted(set(range(240)) - {host.index for host in known}))
         numbers = (f"{prefix}{number}" for number in range(1, 10000))
-        fresh = [hosts.make(lab, name=next(item for item in numbers if item not in names), index=next(indexes), fs=fs, image_name=image_name)
-                 for _ in range(count)]
+        fresh = [
+            hosts.make(lab, name=next(item for item in numbers if item not in names), index=next(indexes), fs=fs, image_name=image_name)
+            for _ in range(count)
+        ]
     return wait([hosts.start(host) for host in fresh])
 
 
@@ -75,11 +78,18 @@ def down(name: str) -> None:
 
 
 def inventory(lab: Lab) -> dict[str, object]:
-    return {"all": {
-        "hosts": {host.name: {"ansible_host": host.ip} for host in registry.hosts(lab)},
-        "vars": {"ansible_user": "root", "ansible_ssh_private_key_file": str(KEY), "ansible_python_interpreter": "/usr/bin/python3",
-                 "ansible_ssh_common_args": " ".join(ssh.options(lab)[4:]), "lab_url": lab.url},
-    }}
+    return {
+        "all": {
+            "hosts": {host.name: {"ansible_host": host.ip} for host in registry.hosts(lab)},
+            "vars": {
+                "ansible_user": "root",
+                "ansible_ssh_private_key_file": str(KEY),
+                "ansible_python_interpreter": "/usr/bin/python3",
+                "ansible_ssh_common_args": " ".join(ssh.options(lab)[4:]),
+                "lab_url": lab.url,
+            },
+        }
+    }
 
 
 def _start_server(lab: Lab) -> None:
@@ -101,6 +111,7 @@ def _stop_server(lab: Lab) -> None:
 
 def serve(lab: Lab) -> None:
     """The image's repositories over http, for apt over http and for get_url."""
+
     def handler(*arguments: Any) -> http.server.SimpleHTTPRequestHandler:
         # Looked up at each request: a rebuilt image has another path.
         return http.server.SimpleHTTPRequestHandler(*arguments, directory=str(image.ready("base") / "srv/repo"))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The outer machine: its apt configuration (copied at build time, never written down), missing tools, kernel limits."""
+
 from __future__ import annotations
 
 import os
@@ -55,7 +56,9 @@ def options() -> list[str]:
 
 def install_missing() -> list[str]:
     """Install the packages whose commands are not there; returns their names."""
-    missing = sorted({package for command, package in OUTER.items() if not shutil.which(command, path=os.environ["PATH"] + ":/usr/sbin:/sbin")})
+    missing = sorted(
+        {package for command, package in OUTER.items() if not shutil.which(command, path=os.environ["PATH"] + ":/usr/sbin:/sbin")}
+    )
     if missing:
         run(["apt-get", "update", "-q"])
         run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], env={"DEBIAN_FRONTEND": "noninteractive"})

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a lab is made of, and the names that it takes on the outer machine (all begin with `acl`)."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Bridge per lab, network namespace and veth per host. A host gets a new namespace at each boot, as a real kernel would give it."""
+
 from __future__ import annotations
 
 import os
@@ -30,15 +31,29 @@ def remove_bridge(lab: Lab) -> None:
 def attach(host: Host) -> None:
     detach(host)
     run(["ip", "netns", "add", host.netns])
-    _batch(f"link add {host.veth} type veth peer name host0 netns {host.netns}",
-           f"link set {host.veth} master {host.lab.bridge} up")
+    _batch(f"link add {host.veth} type veth peer name host0 netns {host.netns}", f"link set {host.veth} master {host.lab.bridge} up")
     # dad off: an address that is tentative for a second would make two states of one host differ.
     inside = ["ip", "-n", host.netns, "-batch", "-"]
-    run(["ip", "netns", "exec", host.netns, "sh", "-c",
-         "echo 0 > /proc/sys/net/ipv6/conf/host0/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/host0/accept_ra; "
-         "echo 0 > /proc/sys/net/ipv6/conf/host0/router_solicitations"], check=False)
-    run(inside, stdin=(f"link set lo up\nlink set host0 address 02:ac:1d:{host.lab.subnet:02x}:00:{host.index:02x}\n"
-                       f"addr add {host.ip}/24 dev host0\nlink set host0 up\nroute add default via {host.lab.gateway}\n").encode())
+    run(
+        [
+            "ip",
+            "netns",
+            "exec",
+            host.netns,
+            "sh",
+            "-c",
+            "echo 0 > /proc/sys/net/ipv6/conf/host0/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/host0/accept_ra; "
+            "echo 0 > /proc/sys/net/ipv6/conf/host0/router_solicitations",
+        ],
+        check=False,
+    )
+    run(
+        inside,
+        stdin=(
+            f"link set lo up\nlink set host0 address 02:ac:1d:{host.lab.subnet:02x}:00:{host.index:02x}\n"
+            f"addr add {host.ip}/24 dev host0\nlink set host0 up\nroute add default via {host.lab.gateway}\n"
+        ).encode(),
+    )
 
 
 def detach(host: Host) -> None:

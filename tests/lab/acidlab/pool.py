@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The btrfs file system on a sparse loop file that holds images, roots and snapshots."""
+
 from __future__ import annotations
 
 import fcntl

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which labs and hosts there are: small files in /run/acid-lab, so that `down` works after any crash."""
+
 from __future__ import annotations
 
 import json
@@ -21,8 +22,10 @@ def _write(path: Path, value: object) -> None:
 
 
 def labs() -> list[Lab]:
-    return [Lab(name=path.parent.name, subnet=json.loads(path.read_text(encoding="utf-8"))["subnet"])
-            for path in sorted(RUN.glob("labs/*/lab.json"))]
+    return [
+        Lab(name=path.parent.name, subnet=json.loads(path.read_text(encoding="utf-8"))["subnet"])
+        for path in sorted(RUN.glob("labs/*/lab.json"))
+    ]
 
 
 def find_lab(name: str) -> Lab:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lab's only file that runs subprocesses and waits for them."""
+
 from __future__ import annotations
 
 import os
@@ -10,10 +11,13 @@ import time
 from .errors import CommandFailed, LabError
 
 
-def run(argv: list[str], *, stdin: bytes | None = None, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+def run(
+    argv: list[str], *, stdin: bytes | None = None, check: bool = True, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     """Run to the end, output captured. Raises CommandFailed unless check is False."""
-    done = subprocess.run(argv, input=stdin if stdin is not None else b"", capture_output=True, check=False,
-                          env={**os.environ, **env} if env else None)
+    done = subprocess.run(
+        argv, input=stdin if stdin is not None else b"", capture_output=True, check=False, env={**os.environ, **env} if env else None
+    )
     if check and done.returncode:
         raise CommandFailed(argv, done.returncode, (done.stderr or done.stdout).decode(errors="replace"))
     return done

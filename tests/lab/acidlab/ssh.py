@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How to reach a host: ssh with the lab's key and control sockets of its own; or straight into its namespaces, leaving no trace of a login."""
+
 from __future__ import annotations
 
 import os
@@ -13,9 +14,28 @@ from .run import run, start_time, until
 
 
 def options(lab: Lab) -> list[str]:
-    return ["-F", "/dev/null", "-i", str(KEY), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-            "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10", "-o", "ControlMaster=auto", "-o", "ControlPersist=60s",
-            "-o", f"ControlPath={lab.run}/cm/%r@%h"]
+    return [
+        "-F",
+        "/dev/null",
+        "-i",
+        str(KEY),
+        "-o",
+        "IdentitiesOnly=yes",
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "UserKnownHostsFile=/dev/null",
+        "-o",
+        "LogLevel=ERROR",
+        "-o",
+        "ConnectTimeout=10",
+        "-o",
+        "ControlMaster=auto",
+        "-o",
+        "ControlPersist=60s",
+        "-o",
+        f"ControlPath={lab.run}/cm/%r@%h",
+    ]
 
 
 def argv(host: Host, command: list[str], *, user: str = "root") -> list[str]:
@@ -75,8 +95,28 @@ def inside(host: Host, command: list[str], *, stdin: bytes | None = None) -> sub
     if pid is None:
         raise LabError(f"host {host.name} is not running: `lab start {host.name}`")
     # cgroup first: entered processes would otherwise count for the caller's own cgroup namespace.
-    return run(["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "env", "-i", "LC_ALL=C.UTF-8",
-                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", *command], stdin=stdin, check=False)
+    return run(
+        [
+            "nsenter",
+            "-t",
+            str(pid),
+            "-m",
+            "-u",
+            "-i",
+            "-n",
+            "-p",
+            "-C",
+            "-r",
+            "-w",
+            "env",
+            "-i",
+            "LC_ALL=C.UTF-8",
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            *command,
+        ],
+        stdin=stdin,
+        check=False,
+    )
 
 
 def interactive(host: Host, command: list[str], *, user: str) -> int:

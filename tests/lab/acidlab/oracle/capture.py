@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The whole state of a running host."""
+
 from __future__ import annotations
 
 import os
@@ -16,7 +17,7 @@ SEPARATOR = "\x1e"
 DISK = ("btrfs", "ext4", "xfs", "ext3", "ext2")
 # Reads one quoted command per line from stdin: one entry into the host for all. Their exit codes go with
 # their output: a tool that is missing on both sides is no difference, one that fails on one side is.
-RUNNER = r'''while IFS= read -r line; do eval "$line" </dev/null 2>/dev/null; printf '\036%s\036' "$?"; done'''
+RUNNER = r"""while IFS= read -r line; do eval "$line" </dev/null 2>/dev/null; printf '\036%s\036' "$?"; done"""
 
 
 def _quote(argument: str) -> str:
@@ -28,7 +29,9 @@ def _ask(host: Host, commands: dict[str, list[str]]) -> dict[str, str]:
     done = ssh.inside(host, ["sh", "-c", RUNNER], stdin=script.encode())
     pieces = done.stdout.decode("utf-8", "surrogateescape").split(SEPARATOR)
     if len(pieces) != 2 * len(commands) + 1:
-        raise LabError(f"{host.name}: the runner gave {len(pieces)} pieces for {len(commands)} commands: {done.stderr.decode(errors='replace')[-500:]}")
+        raise LabError(
+            f"{host.name}: the runner gave {len(pieces)} pieces for {len(commands)} commands: {done.stderr.decode(errors='replace')[-500:]}"
+        )
     outputs = dict(zip(commands, pieces[0::2]))
     for name, code in zip(commands, pieces[1::2]):
         outputs[name + "!"] = code
@@ -37,9 +40,19 @@ def _ask(host: Host, commands: dict[str, list[str]]) -> dict[str, str]:
 
 def commands() -> dict[str, list[str]]:
     asked: dict[str, list[str]] = {
-        "units": units.SHOW, "unit-files": units.LIST_FILES, "dpkg": packages.DPKG, "diversions": packages.DIVERSIONS,
-        "overrides": packages.OVERRIDES, "alternatives": packages.ALTERNATIVES, "audit": packages.AUDIT, "pacman-groups": packages.PACMAN_GROUPS,
-        "passwd": ["getent", "passwd"], "group": ["getent", "group"], "links": net.LINKS, "nftables": net.NFTABLES, "neighbours": net.NEIGHBOURS,
+        "units": units.SHOW,
+        "unit-files": units.LIST_FILES,
+        "dpkg": packages.DPKG,
+        "diversions": packages.DIVERSIONS,
+        "overrides": packages.OVERRIDES,
+        "alternatives": packages.ALTERNATIVES,
+        "audit": packages.AUDIT,
+        "pacman-groups": packages.PACMAN_GROUPS,
+        "passwd": ["getent", "passwd"],
+        "group": ["getent", "group"],
+        "links": net.LINKS,
+        "nftables": net.NFTABLES,
+        "neighbours": net.NEIGHBOURS,
     }
     asked.update({f"mark-{mark}": argv for mark, argv in packages.MARKS.items()})
     asked.update({f"pacman-{reason}": argv for reason, argv in packages.PACMAN.items()})
@@ -80,7 +93,10 @@ def _from_inside(known: list[mounts.Mount], hashes: Hashes) -> tuple[State, dict
     found = tree.Walk(hashes=hashes, place=place, skip=mounts.skipped(known)).run()
     found.update(net.read_sysctls())
     name = os.uname()
-    found[Key("hostname", "kernel")] = {"name": name.nodename, "domain": Path("/proc/sys/kernel/domainname").read_text(encoding="ascii").strip()}
+    found[Key("hostname", "kernel")] = {
+        "name": name.nodename,
+        "domain": Path("/proc/sys/kernel/domainname").read_text(encoding="ascii").strip(),
+    }
     return found, hashes.fresh
 
 
@@ -94,18 +110,33 @@ def _sync(points: list[str]) -> None:
         os.close(descriptor)
 
 
-def capture(host: Host) -> State:
-    """All of it. Files are read from outside, in the host's mount namespace; the rest its own tools are asked for."""
+def _init(host: Host) -> int:
     pid = ssh.init_pid(host)
     if pid is None:
         raise LabError(f"{host.name} is not running: `lab start {host.name}`")
-    known = mounts.parse(Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"))
+    return pid
+
+
+def _mounts(pid: int) -> list[mounts.Mount]:
+    return mounts.parse(Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"))
+
+
+def capture_inside(host: Host) -> State:
+    """Files, kernel host name and sysctls: read from outside in the host's namespaces, without any program of the host."""
+    pid = _init(host)
+    known = _mounts(pid)
     disks = [mount.point for mount in known if mount.type in DISK]
     enter.call(pid, lambda: _sync(disks))
     hashes = Hashes(CACHE / "hashes")
     state, fresh = enter.call(pid, lambda: _from_inside(known, hashes))
     hashes.learn(fresh)
+    return state
+
+
+def capture(host: Host) -> State:
+    """All of it. What is not a file the host's own tools are asked for."""
+    state = capture_inside(host)
     state.update(runtime(_ask(host, commands())))
-    state.update(mounts.state(known))
+    state.update(mounts.state(_mounts(_init(host))))
     state.update(processes.read(host.cgroup))
     return state

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run a function of ours in a host's namespaces: in a forked child, with all code already loaded, leaving no trace in the host."""
+
 from __future__ import annotations
 
 import ctypes

@@ -5,6 +5,7 @@ Safe because the file systems are synced first: a clean page faults at the next 
 A file that changed within two seconds before its hash is not remembered (two writes may share one clock tick).
 Clones of one image share inode numbers and times, so that a new host's files are known already.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -46,7 +47,7 @@ class Hashes:
             return
         self._known.update(fresh)
         if len(self._known) > LIMIT:
-            self._known = dict(list(self._known.items())[-LIMIT // 2:])
+            self._known = dict(list(self._known.items())[-LIMIT // 2 :])
         written = self._file.with_suffix(f".{os.getpid()}.new")
         written.write_bytes(pickle.dumps(self._known))
         written.rename(self._file)

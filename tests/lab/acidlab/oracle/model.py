@@ -29,7 +29,12 @@ class Difference:
     change: str  # added, removed, changed
 
     def to_json(self) -> dict[str, object]:
-        return {"kind": self.key.kind, "name": self.key.name, "change": self.change, "fields": {name: list(pair) for name, pair in self.fields.items()}}
+        return {
+            "kind": self.key.kind,
+            "name": self.key.name,
+            "change": self.change,
+            "fields": {name: list(pair) for name, pair in self.fields.items()},
+        }
 
     def __str__(self) -> str:
         name = self.key.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").encode("unicode_escape").decode()

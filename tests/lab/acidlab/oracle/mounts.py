@@ -34,10 +34,19 @@ def parse(mountinfo: str) -> list[Mount]:
         kind, source, super_options = right.split(" ", 2)
         # shared:12 -> shared: the number of a peer group is an id.
         propagation = " ".join(re.sub(r":[0-9]+", "", field) for field in fields[6:])
-        found.append(Mount(device=fields[2], root=_unescape(fields[3]), point=_unescape(fields[4]), options=fields[5], propagation=propagation,
-                           type=kind, source=_unescape(source), super_options=super_options))
+        found.append(
+            Mount(
+                device=fields[2],
+                root=_unescape(fields[3]),
+                point=_unescape(fields[4]),
+                options=fields[5],
+                propagation=propagation,
+                type=kind,
+                source=_unescape(source),
+                super_options=super_options,
+            )
+        )
     return found
-
 
 
 def skipped(mounts: list[Mount]) -> frozenset[str]:
@@ -59,9 +68,14 @@ def state(mounts: list[Mount]) -> State:
         root, source, super_options = mount.root, mount.source, mount.super_options
         if mount.device == base.device:
             # Which clone of the image the host runs on is the lab's business.
-            root = root[len(base.root):] if base.root != "/" and root.startswith(base.root) else root
+            root = root[len(base.root) :] if base.root != "/" and root.startswith(base.root) else root
             source, super_options = "ROOT", re.sub(r"subvol(id)?=[^,]*", r"subvol\1", super_options)
         found[Key("mount", f"{mount.point}#{number}")] = {
-            "root": root or "/", "options": mount.options, "propagation": mount.propagation, "type": mount.type, "source": source,
-            "super": super_options}
+            "root": root or "/",
+            "options": mount.options,
+            "propagation": mount.propagation,
+            "type": mount.type,
+            "source": source,
+            "super": super_options,
+        }
     return found

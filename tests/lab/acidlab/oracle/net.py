@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Addresses, routes, rules, packet filter, sysctls."""
+
 from __future__ import annotations
 
 import json
@@ -29,15 +30,21 @@ def parse_links(output: str) -> State:
         for address in link.get("addr_info", []):
             local = f"{address.get('local')}/{address.get('prefixlen')}"
             # Life times count down.
-            found[Key("address", f"{name} {local}")] = {key: json.dumps(value) for key, value in address.items()
-                                                        if key not in ("valid_life_time", "preferred_life_time", "local", "prefixlen")}
+            found[Key("address", f"{name} {local}")] = {
+                key: json.dumps(value)
+                for key, value in address.items()
+                if key not in ("valid_life_time", "preferred_life_time", "local", "prefixlen")
+            }
     return found
 
 
 def parse_objects(kind: str, output: str) -> State:
     """Routes, rules and neighbours have no name of their own: all of one is its name."""
+
     def canonical(item: dict[str, Any]) -> str:
-        return json.dumps({key: value for key, value in item.items() if key not in ("expires", "used", "confirmed", "updated")}, sort_keys=True)
+        return json.dumps(
+            {key: value for key, value in item.items() if key not in ("expires", "used", "confirmed", "updated")}, sort_keys=True
+        )
 
     return {Key(kind, canonical(item)): {} for item in json.loads(output or "[]") if item}
 
@@ -62,7 +69,7 @@ def read_sysctls() -> State:
     rules = Matcher(SYSCTLS)
     found: State = {}
     for path in _files(SYSCTL_TOP):
-        name = path[len("/proc/sys/"):].replace(".", "\0").replace("/", ".").replace("\0", "/")
+        name = path[len("/proc/sys/") :].replace(".", "\0").replace("/", ".").replace("\0", "/")
         if rules.part(name) == ABSENT:
             continue
         try:

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The package databases, as their own tools tell them."""
+
 from __future__ import annotations
 
 from .model import Key, State
 
-DPKG = ["dpkg-query", "-W", "-f", "${Package}:${Architecture}\\t${Version}\\t${db:Status-Want}\\t${db:Status-Status}\\t${db:Status-Eflag}\\n"]
+DPKG = [
+    "dpkg-query",
+    "-W",
+    "-f",
+    "${Package}:${Architecture}\\t${Version}\\t${db:Status-Want}\\t${db:Status-Status}\\t${db:Status-Eflag}\\n",
+]
 # In memory: apt-mark would write its cache files.
 NO_CACHE = ["-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
 MARKS = {mark: ["apt-mark", *NO_CACHE, f"show{mark}"] for mark in ("auto", "manual", "hold")}

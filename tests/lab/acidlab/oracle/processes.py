@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Who runs, by unit: so that what a play left running shows. Logins and numbers of equal workers do not count."""
+
 from __future__ import annotations
 
 from pathlib import Path

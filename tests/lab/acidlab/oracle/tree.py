@@ -3,6 +3,7 @@
 
 Walks by directory descriptors and the current directory, since names may be odd and paths longer than PATH_MAX.
 """
+
 from __future__ import annotations
 
 import array
@@ -23,10 +24,33 @@ from .model import Fields, Key, State
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_FSGETXATTR = 0x801C581F
 # What a user may set (linux/fs.h, FS_FL_USER_MODIFIABLE of ext4, xfs and btrfs), by chattr's letters.
-FLAGS = {0x1: "s", 0x2: "u", 0x4: "c", 0x8: "S", 0x10: "i", 0x20: "a", 0x40: "d", 0x80: "A", 0x4000: "j", 0x8000: "t", 0x10000: "D",
-         0x20000: "T", 0x800000: "C", 0x2000000: "x", 0x20000000: "P", 0x40000000: "F"}
-TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket",
-         stat.S_IFCHR: "character device", stat.S_IFBLK: "block device"}
+FLAGS = {
+    0x1: "s",
+    0x2: "u",
+    0x4: "c",
+    0x8: "S",
+    0x10: "i",
+    0x20: "a",
+    0x40: "d",
+    0x80: "A",
+    0x4000: "j",
+    0x8000: "t",
+    0x10000: "D",
+    0x20000: "T",
+    0x800000: "C",
+    0x2000000: "x",
+    0x20000000: "P",
+    0x40000000: "F",
+}
+TYPES = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
 OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
 UNSUPPORTED = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
 

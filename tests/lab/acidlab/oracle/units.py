@@ -3,6 +3,7 @@
 
 An inactive unit may or may not be in PID 1's memory, which means nothing; so units count when they are not inactive, unit files always.
 """
+
 from __future__ import annotations
 
 import re
@@ -10,8 +11,29 @@ import re
 from ..volatile import ABSENT, UNITS, Matcher
 from .model import Fields, Key, State
 
-PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "FragmentPath", "DropInPaths", "Result", "Description", "Transient",
-              "Type", "ExecStart", "ExecReload", "ExecStop", "Environment", "User", "Restart", "Wants", "Requires", "NeedDaemonReload", "Job")
+PROPERTIES = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "FragmentPath",
+    "DropInPaths",
+    "Result",
+    "Description",
+    "Transient",
+    "Type",
+    "ExecStart",
+    "ExecReload",
+    "ExecStop",
+    "Environment",
+    "User",
+    "Restart",
+    "Wants",
+    "Requires",
+    "NeedDaemonReload",
+    "Job",
+)
 SHOW = ["systemctl", "show", "--all", "--no-pager", "--property=" + ",".join(PROPERTIES), "*"]
 LIST_FILES = ["systemctl", "list-unit-files", "--all", "--no-pager", "--no-legend", "--plain"]
 # Of an Exec property: the command; its pid, times and exit code belong to one run.

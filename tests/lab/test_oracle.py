@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The oracle proves itself on real hosts: it finds each of the planted changes and nothing else, and nothing on an idle host."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from acidlab import hosts, lifecycle, registry, ssh  # noqa: E402
+from acidlab.model import FILE_SYSTEMS, Host  # noqa: E402
+from acidlab.oracle.capture import capture, capture_inside  # noqa: E402
+from acidlab.oracle.compare import compare  # noqa: E402
+from acidlab.oracle.model import Difference, State  # noqa: E402
+from acidlab.plants import FILES, PREPARE, SHELL, SYSTEM, Plant  # noqa: E402
+from acidlab.run import run  # noqa: E402
+
+LAB = f"oracletest{os.getpid()}"
+
+
+def do(host: Host, script: str) -> None:
+    done = ssh.inside(host, ["sh", "-c", SHELL + script])
+    assert done.returncode == 0, (script, done.stdout, done.stderr)
+
+
+def told(difference: Difference) -> str:
+    what = difference.change if difference.change != "changed" else ", ".join(sorted(difference.fields))
+    return f"{difference.key.kind} {difference.key.name}: {what}"
+
+
+@pytest.fixture(scope="module", params=FILE_SYSTEMS)
+def planted(request: pytest.FixtureRequest) -> Iterator[tuple[Host, State, str]]:
+    """A host with things to change, its state, and its file system."""
+    try:
+        host = lifecycle.up(LAB, count=1, fs=request.param, prefix="o", image_name="base")[0]
+        do(host, PREPARE + "find /opt/plant -exec touch -h -d 2020-01-01 {} +\n")
+        before = capture(host)
+        yield host, before, request.param
+    finally:
+        lifecycle.down(LAB)
+
+
+def files(state: State) -> State:
+    return {key: fields for key, fields in state.items() if key.kind == "path"}
+
+
+# What SYSTEM changes does not depend on the file system.
+@pytest.mark.parametrize(("planted", "plant"), [pytest.param(fs, plant, id=f"{fs}-{plant.name}") for fs in FILE_SYSTEMS
+                                                for plant in (*FILES, *(SYSTEM if fs == "btrfs" else ()))], indirect=["planted"])
+def test_finds_exactly_the_planted_change(planted: tuple[Host, State, str], plant: Plant) -> None:
+    host, before, _fs = planted
+    do(host, plant.do)
+    try:
+        found = compare(before, capture(host)) if plant in SYSTEM else compare(files(before), files(capture_inside(host)))
+    finally:
+        do(host, plant.undo)
+    architecture = run(["dpkg", "--print-architecture"]).stdout.decode().strip()
+    expected = {line.replace(":ARCH:", f":{architecture}:") for line in plant.expect}
+    besides = {
+        told(difference)
+        for difference in found
+        if difference.key.kind == "path" and re.fullmatch(plant.also, difference.key.name, re.DOTALL)
+    }
+    assert {told(difference) for difference in found} - besides == expected
+
+
+def test_nothing_is_left_after_all_were_undone(planted: tuple[Host, State, str]) -> None:
+    host, before, _fs = planted
+    assert [str(difference) for difference in compare(before, capture(host))] == []
+
+
+def test_idle_host_does_not_change(planted: tuple[Host, State, str]) -> None:
+    host, _before, fs = planted
+    users = ("root", "deploy", "pwuser", "plain")
+    before = capture(host)
+    for number in range(10 if fs == "btrfs" else 2):
+        run(ssh.argv(host, ["id"], user=users[number % 4]))
+        run(ssh.argv(host, ["sudo -n true"], user="deploy"))
+        if number % 3 == 2:
+            ssh.forget_connections(host)
+        assert [str(difference) for difference in compare(before, capture(host))] == []
+
+
+def test_restored_snapshot_is_the_same_host(planted: tuple[Host, State, str]) -> None:
+    host, _before, fs = planted
+    if fs != "btrfs":
+        hosts.kill(host)
+    hosts.snapshot(host, "proof")
+    host = lifecycle.wait([hosts.restore(registry.find_host(host.lab, host.name), "proof")])[0]
+    before = capture(host)
+    do(host, "rm -r /opt/plant/directory; chmod 600 /etc/hosts")
+    assert len(compare(before, capture(host))) >= 4
+    host = lifecycle.wait([hosts.restore(host, "proof")])[0]
+    assert [str(difference) for difference in compare(before, capture(host), across_boot=True)] == []
