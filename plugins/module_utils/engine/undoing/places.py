@@ -52,18 +52,28 @@ class Places:
     # -- 1 ---------------------------------------------------------------------------------------------------------------
 
     def _remake_directories(self) -> None:
+        """Parents first. A directory whose own directory is no more, and is not wanted either, was born later than the state to bring back."""
+        gone = [entry for entry in self.entries if stat.S_ISDIR(entry.mode) and not self._lives(entry)]
+        while gone:
+            ready = [entry for entry in gone if self._ground.directory(entry.directory) is not None]
+            if not ready:
+                break
+            for entry in ready:
+                self._remake_directory(entry)
+            gone = [entry for entry in gone if entry not in ready]
+
+    def _lives(self, entry: Entry) -> bool:
+        fd = self._ground.inode(entry.fs, entry.handle)
+        if fd >= 0:
+            os.close(fd)
+        return fd >= 0
+
+    def _remake_directory(self, entry: Entry) -> None:
         ground = self._ground
-        for entry in self.entries:
-            if not stat.S_ISDIR(entry.mode):
-                continue
-            fd = ground.inode(entry.fs, entry.handle)
-            if fd >= 0:
-                os.close(fd)
-                continue
-            staging, name = ground.staging(entry.fs), ground.staged_name(b"d", entry.fs, entry.handle)
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=staging)
-            ground.alias(entry.fs, entry.handle, ground.reader.handle(staging, name))
+        staging, name = ground.staging(entry.fs), ground.staged_name(b"d", entry.fs, entry.handle)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=staging)
+        ground.alias(entry.fs, entry.handle, ground.reader.handle(staging, name))
 
     # -- 2, 3 ------------------------------------------------------------------------------------------------------------
 
