@@ -462,3 +462,14 @@ def test_list_and_log(step: Recorder, journal: Journal, place: Path) -> None:
 
 def test_an_empty_journal(journal: Journal) -> None:
     assert list.render(list.collect(journal)) == "The journal knows no transaction.\n"
+
+
+def test_long_lists_are_cut_but_never_what_differs(step: Recorder, journal: Journal) -> None:
+    for number in range(15):
+        journal.note(step.tx.id, "moot", f"/gone/{number}")
+        journal.note(step.tx.id, "differs", f"/differs/{number}")
+    text = show.render(show.collect(journal, step.tx.id, state_dir=str(step.state)))
+    assert "Passed over:\n" in text
+    assert "  and 5 more\n" in text
+    assert text.count("/differs/") == 15
+    assert text.count("/gone/") == 10

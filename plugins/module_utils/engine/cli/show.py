@@ -14,7 +14,7 @@ from .table import columns, printable, when
 
 # More of a step's paths are counted, not listed.
 LISTED = 10
-_TITLES = {"irreversible": "Cannot be undone", "survivors": "Still running", "differs": "Not as before", "moot": "Left alone"}
+_TITLES = {"irreversible": "Cannot be undone", "survivors": "Still running", "differs": "Not as before", "moot": "Passed over"}
 
 
 def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = False) -> dict[str, Any]:
@@ -84,5 +84,9 @@ def render(data: dict[str, Any]) -> str:
                 lines.append(f"  and {step['paths'] - len(step['touched'])} more (--json --paths lists all)")
     for key, title in _TITLES.items():
         if data[key]:
-            lines += ["", f"{title}:", *(f"  {printable(sentence)}" for sentence in data[key])]
+            # What differs is told in full, whatever its length.
+            told = data[key] if key == "differs" else data[key][:LISTED]
+            lines += ["", f"{title}:", *(f"  {printable(sentence)}" for sentence in told)]
+            if len(told) < len(data[key]):
+                lines.append(f"  and {len(data[key]) - len(told)} more")
     return "\n".join(lines) + "\n"
