@@ -190,6 +190,8 @@ def test_after_a_commit_only_what_the_transaction_had_left(probe: Mounts, point:
     outcome = undo(probe, before, Circumstances(left=left))
     assert line_of(point) is None
     assert line_of(later) is not None
+    assert probe.compare(before, image(probe), Circumstances(left=left)) == []
+    assert len(probe.compare(before, image(probe))) == 1
     assert len(outcome.actions) == 1
 
 

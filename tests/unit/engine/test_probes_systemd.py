@@ -112,6 +112,12 @@ def test_compare_says_what_differs() -> None:
     assert any(sentence.startswith("Unit cron.service is masked") for sentence in Systemd().compare(image(AFTER), image(masked)))
 
 
+def test_compare_after_a_commit_counts_only_what_the_transaction_moved() -> None:
+    probe = Systemd()
+    assert probe.compare(image(BEFORE), image(AFTER), Circumstances(left=image(BEFORE))) == []
+    assert "Unit lab-c.service is inactive, and was active." in probe.compare(image(BEFORE), image(AFTER), Circumstances(left=image(AFTER)))
+
+
 def test_a_systemd_that_does_not_answer_refuses_a_begin_but_not_an_undo(played) -> None:
     played(AFTER).code = 1
     with pytest.raises(ProbeFailed, match="no answer"):

@@ -22,7 +22,6 @@ from ..errors import Usage, WrongState
 from ..history import touched
 from ..journal import Journal
 from ..model import Transaction
-from ..probes.base import Circumstances
 from ..probes.registry import Probes
 from ..states import COMMITTED, OPEN, UNDONE
 from ..store import Store
@@ -107,13 +106,12 @@ def _host(journal: Journal, tx: Transaction, told: set[str]) -> list[str]:
     if tx.state not in OPEN | {COMMITTED}:
         return []
     sentences = []
-    windows = tuple((step.started_ns, step.sealed_ns or time.time_ns()) for step in journal.steps(tx.id))
     for probe in Probes().before_files():
         images = journal.probes(tx.id, probe.name)
         if not images:
             continue
         left = images[-1][1] if tx.state == COMMITTED and len(images) > 1 else probe.capture()
-        sentences += probe.compare(images[0][1], left, Circumstances(windows))
+        sentences += probe.compare(images[0][1], left)
     return [sentence for sentence in sentences if not any(sentence.startswith(f"{path!r} ") for path in told)]
 
 

@@ -23,7 +23,12 @@ class Hostname(Probe):
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         if circumstances.rebooted:
             return []
-        return [f"The kernel's {field} is {now[field]!r}, and was {before[field]!r}." for field in _FIELDS if now[field] != before[field]]
+        left = circumstances.left or now
+        return [
+            f"The kernel's {field} is {now[field]!r}, and was {before[field]!r}."
+            for field in _FIELDS
+            if now[field] != before[field] and left[field] == now[field]
+        ]
 
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
         if circumstances.rebooted:

@@ -54,7 +54,9 @@ class Mounts(Probe):
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         if circumstances.at_boot:
             return []
-        found = changes(_mounts(before), _mounts(now))
+        if circumstances.rebooted and circumstances.left is None:
+            return []
+        found = _ours(before, now, circumstances)
         return [
             *(f"{_name(mount)} is mounted, and was not." for mount in found.born),
             *(f"{_name(mount)} is not mounted, and was." for mount in found.gone),
@@ -64,7 +66,7 @@ class Mounts(Probe):
     def before_files(self, before: Image, circumstances: Circumstances) -> Outcome:
         if circumstances.rebooted and circumstances.left is None:
             return NOTHING
-        found, outcome = self._ours(before, circumstances), NOTHING
+        found, outcome = _ours(before, self.capture(), circumstances), NOTHING
         for mount in found.born:
             outcome += _unmount(self._space, mount)
         for mount in found.gone:
@@ -77,24 +79,25 @@ class Mounts(Probe):
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
         if circumstances.rebooted and circumstances.left is None:
             return NOTHING
-        found, outcome = self._ours(before, circumstances), NOTHING
+        found, outcome = _ours(before, self.capture(), circumstances), NOTHING
         for mount in found.gone:
             outcome += _mount(self._space, mount, before)
         return outcome
 
-    def _ours(self, before: Image, circumstances: Circumstances) -> Changes:
-        """After a commit, only what the transaction had left that way."""
-        found = changes(_mounts(before), _mounts(self.capture()))
-        if circumstances.left is None:
-            return found
-        meant = changes(_mounts(before), _mounts(circumstances.left))
-        born, gone = {mount.same for mount in meant.born}, {mount.same for mount in meant.gone}
-        altered = {old.same for old, _ in meant.altered}
-        return Changes(
-            tuple(mount for mount in found.born if mount.same in born),
-            tuple(mount for mount in found.gone if mount.same in gone),
-            tuple(pair for pair in found.altered if pair[0].same in altered),
-        )
+
+def _ours(before: Image, now: Image, circumstances: Circumstances) -> Changes:
+    """After a commit, only what the transaction had left that way."""
+    found = changes(_mounts(before), _mounts(now))
+    if circumstances.left is None:
+        return found
+    meant = changes(_mounts(before), _mounts(circumstances.left))
+    born, gone = {mount.same for mount in meant.born}, {mount.same for mount in meant.gone}
+    altered = {old.same for old, _ in meant.altered}
+    return Changes(
+        tuple(mount for mount in found.born if mount.same in born),
+        tuple(mount for mount in found.gone if mount.same in gone),
+        tuple(pair for pair in found.altered if pair[0].same in altered),
+    )
 
 
 def _mounts(image: Image) -> list[Mount]:

@@ -46,14 +46,19 @@ class Systemd(Probe):
         if circumstances.at_boot:
             return []
         was, is_now = _units(before), _units(now)
-        moved = moves(was, is_now, by_a_step=_clock(circumstances), rebooted=circumstances.rebooted)
+        left = None if circumstances.left is None else _units(circumstances.left)
+        by_a_step = _clock(circumstances, undo_too=False) if left is None else None
+        moved = moves(was, is_now, by_a_step=by_a_step, rebooted=circumstances.rebooted)
+        ours = moved.names if left is None else moves(was, left).names
         sentences = [
             f"Unit {name} is {is_now.get(name, ABSENT).active}, and was {was.get(name, ABSENT).active}."
             for name in moved.stop + moved.start
+            if name in ours
         ]
-        for name in sorted({*was, *is_now}):
+        # Enabling has no time of its own: who did it is told by the links, which are daemon_files' and the trace's.
+        for name in sorted({*was, *is_now} if not circumstances.windows else ()):
             old, new = was.get(name, ABSENT).enabled, is_now.get(name, ABSENT).enabled
-            if old and new and old != new:
+            if old and new and old != new and (left is None or left.get(name, ABSENT).enabled != old):
                 sentences.append(f"Unit {name} is {new}, and was {old}.")
         return sentences
 
@@ -128,8 +133,8 @@ def _or_failure(phase: Callable[[Image, Circumstances], Outcome], before: Image,
         return Outcome(failures=(str(error),))
 
 
-def _clock(circumstances: Circumstances) -> Callable[[int], bool] | None:
-    """Tells whether a time of systemd's (CLOCK_MONOTONIC us) can be a step's doing. What is later than the last step is our own undo."""
+def _clock(circumstances: Circumstances, *, undo_too: bool = True) -> Callable[[int], bool] | None:
+    """Tells whether a time of systemd's (CLOCK_MONOTONIC us) can be a step's doing, or (`undo_too`) of an undo, which comes after them."""
     if not circumstances.windows or circumstances.rebooted:
         return None
     offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
@@ -137,7 +142,7 @@ def _clock(circumstances: Circumstances) -> Callable[[int], bool] | None:
 
     def by_a_step(us: int) -> bool:
         ns = us * 1000 + offset
-        return ns > last or circumstances.by_a_step(ns)
+        return (undo_too and ns > last) or circumstances.by_a_step(ns)
 
     return by_a_step
 
