@@ -13,10 +13,14 @@ from ansible_collections.acid.host.plugins.plugin_utils.tx_action import TxActio
 
 
 class ActionModule(TxAction):
-    ARGUMENTS = {**{name: {"type": "raw"} for name in NAMES}, "_held_by": {"type": "str", "default": "tasks"}}
+    ARGUMENTS = {
+        **{name: {"type": "raw"} for name in NAMES},
+        "_held_by": {"type": "str", "default": "tasks"},
+        "_may_wait": {"type": "bool", "default": False},
+    }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        held_by = arguments.pop("_held_by")
+        held_by, may_wait = arguments.pop("_held_by"), arguments.pop("_may_wait")
         options = parse(True, defaults=override(Options(), arguments, where="acid.host.tx_begin")) or Options()
         before = self.open_transaction(task_vars)
         if before is not None:
@@ -28,7 +32,8 @@ class ActionModule(TxAction):
             )
         if self._task.check_mode:
             return {"changed": False, "skipped": True, "msg": "A transaction would be begun here; check mode changes nothing, so none is."}
-        transaction, answer = lifecycle.begin(self, task_vars, host=self.host(task_vars), options=options, held_by=held_by)
+        host = self.host(task_vars)
+        transaction, answer = lifecycle.begin(self, task_vars, host=host, options=options, held_by=held_by, may_wait=may_wait)
         return {
             "changed": False,
             "tx": transaction.tx,

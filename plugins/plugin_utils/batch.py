@@ -39,11 +39,16 @@ class Batch:
     def begin(self) -> None:
         """Open a transaction on every host. Raises AnsibleError only for what the user has to decide before anything starts."""
         self._name_irreversible()
+        may_wait = {"_may_wait": forecast.starts_without_python(self._play)}
         for options, hosts in self._by_options():
-            arguments = {**{key: value for key, value in options.to_json().items() if value not in ("", [])}, **HELD_BY}
+            arguments = {**{key: value for key, value in options.to_json().items() if value not in ("", [])}, **HELD_BY, **may_wait}
             outcomes = self._on_hosts(hosts, "tx_begin", arguments)
             for host in hosts:
-                if self._transaction(host) is None:
+                if self._ledger.waiting(host) is not None:
+                    display.warning(
+                        f"{host}: no transaction yet: {outcomes[host].message} It begins with the first task that needs Python."
+                    )
+                elif self._transaction(host) is None:
                     self._refuse(host, outcomes.get(host))
         if self._refused and self._play.any_errors_fatal:
             for host in self.plans:
@@ -69,12 +74,21 @@ class Batch:
             stopped = stopped or "interrupted"
         finally:
             result = [*self._refused.values(), *(self._report(found, undo.get(host, ""), failures) for host, found in open_now.items())]
+        waiting = [self._give_up_waiting(host) for host in self.plans if self._ledger.waiting(host) is not None]
         for report in result:
             if report.outcome != reports.COMMITTED:
                 self._mark_failed(report.host)
             if report.outcome == reports.ROLLED_BACK:
                 self._tqm._variable_manager.clear_facts(report.host)
-        return result
+        return [*result, *waiting]
+
+    def _give_up_waiting(self, host: str) -> reports.Report:
+        """The play ended, and no task had needed Python."""
+        events = self._ledger.since_begin(host)
+        self._ledger.append(host, ENDED, tx="")
+        outside = [event.data["what"] for event in events if event.kind == OUTSIDE]
+        reason = str(events[0].data["msg"])
+        return reports.Report(host=host, play=self._play.get_name(), outcome=reports.REFUSED, reason=reason, irreversible=outside)
 
     def _name_irreversible(self) -> None:
         named = forecast.outside(self._play, self.plans)

@@ -38,6 +38,11 @@ def short_name(connection: Any) -> str:
     return name.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
 
 
+def address_of(action: Any) -> str:
+    """Where the action's connection leads: the same name with another address is another host."""
+    return str(action._get_remote_addr({}) or "")
+
+
 def refusal(connection: Any) -> str:
     """Why this connection cannot carry a step, or an empty string when it can."""
     name = short_name(connection)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from .tasks import LOOKS_ONLY, OWN_ACTIONS, action_name
+from .tasks import LOOKS_ONLY, OWN_ACTIONS, WITHOUT_PYTHON, action_name
 
 TEMPLATE = "{{"
 
@@ -37,6 +37,12 @@ def outside(play: Any, hosts: Collection[str]) -> list[str]:
 def for_real_in_check_mode(play: Any) -> list[str]:
     """Tasks that say `check_mode: false`."""
     return list(dict.fromkeys(task.get_name() for task in tasks_of(play) if task.check_mode is False))
+
+
+def starts_without_python(play: Any) -> bool:
+    """The play's first task on the host is one that needs no Python there, as it is when the play goes on to install it."""
+    first = next((action_name(task) for task in tasks_of(play) if action_name(task) not in CONTROLLER_ONLY), "")
+    return not play.gather_facts and first in WITHOUT_PYTHON
 
 
 def tasks_of(play: Any) -> Iterator[Any]:

@@ -50,6 +50,7 @@ class Event(NamedTuple):
 
 BEGUN = "begun"
 REFUSED = "refused"
+WAITING = "waiting"
 STEP = "step"
 OUTSIDE = "outside"
 BYPASSED = "bypassed"
@@ -92,7 +93,7 @@ class Ledger:
         """The events of the newest transaction or attempt at one, oldest first."""
         events: list[Event] = []
         for event in self.events(host):
-            if event.kind in (BEGUN, REFUSED):
+            if event.kind in (BEGUN, REFUSED, WAITING) and not _waits(events):
                 events = []
             events.append(event)
         return events
@@ -107,9 +108,19 @@ class Ledger:
                 found = None
         return found
 
+    def waiting(self, host: str) -> dict[str, Any] | None:
+        """The options of a transaction that has yet to begin, because the host has no Python for it so far."""
+        events = self.since_begin(host)
+        return dict(events[0].data["options"]) if _waits(events) else None
+
     def steps(self, host: str) -> list[str]:
         """Ids of the steps that went to the host in the newest transaction, each once, in order."""
         return list(dict.fromkeys(event.data["id"] for event in self.since_begin(host) if event.kind == STEP))
 
     def _path(self, host: str) -> Path:
         return self._directory / (quote(host, safe="") or "%")
+
+
+def _waits(events: list[Event]) -> bool:
+    """These events are of a transaction that has neither begun nor been given up."""
+    return bool(events) and events[0].kind == WAITING and not any(event.kind in (BEGUN, ENDED) for event in events)

@@ -14,22 +14,32 @@ import socket
 import time
 from typing import Any
 
-from . import connections, delivery, elevation, tasks
+from . import connections, delivery, elevation
 from .hostcommand import HostCommand, HostError, NotInstalled
-from .ledger import BEGUN, ENDED, REFUSED, Ledger, OpenTransaction
+from .ledger import BEGUN, ENDED, REFUSED, WAITING, Ledger, OpenTransaction
 from .options import Options
 
 COMMITTED = "committed"
 ROLLED_BACK = "rolled_back"
 
 
-def begin(action: Any, task_vars: dict[str, Any], *, host: str, options: Options, held_by: str) -> tuple[OpenTransaction, dict[str, Any]]:
-    """Open a transaction on the action's host, and install the engine there first where it is missing. Raises HostError."""
+NO_PYTHON = ("no-python", "missing-python")
+
+
+def begin(
+    action: Any, task_vars: dict[str, Any], *, host: str, options: Options, held_by: str, may_wait: bool = False
+) -> tuple[OpenTransaction, dict[str, Any]]:
+    """Open a transaction on the action's host, and install the engine there first where it is missing. Raises HostError.
+
+    With `may_wait` a host that has no Python for it yet is put down as waiting: `tasks.py` begins as soon as a task needs Python."""
     ledger = Ledger.of_this_run()
     try:
         return _begin(action, task_vars, host=host, options=options, held_by=held_by, ledger=ledger)
     except HostError as error:
-        ledger.append(host, REFUSED, kind=error.kind, msg=str(error))
+        if may_wait and error.kind in NO_PYTHON and options.irreversible != "deny":
+            ledger.append(host, WAITING, msg=str(error), options=options.to_json())
+        else:
+            ledger.append(host, REFUSED, kind=error.kind, msg=str(error))
         raise
 
 
@@ -58,7 +68,7 @@ def _begin(
         login=command.login.name,
         login_is_root=bool(command.login.root),
         connection=connections.short_name(action._connection),
-        address=tasks.address_of(action),
+        address=connections.address_of(action),
         lease=options.confirm_timeout,
         irreversible=options.irreversible,
     )

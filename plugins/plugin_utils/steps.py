@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 import posixpath
+import uuid
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Armed:
     step: shim.StepInfo
     task_vars: dict[str, Any] = field(default_factory=dict)
     on_outside: Callable[[], None] = lambda: None
-    fired: bool = False
+    ran: list[str] = field(default_factory=list)
     bypassed: list[str] = field(default_factory=list)
 
 
@@ -111,18 +112,36 @@ def _supervised(method: Callable[..., Any]) -> Callable[..., Any]:
             if step.transaction is None:
                 step.on_outside()
                 return method(self, *args, **kwargs)
-            call = signature.bind(self, *args, **kwargs)
-            call.apply_defaults()
-            result = Command(self, method, call, step.step, step.transaction, step.task_vars).under_shim()
-            step.fired = True
-            sentence = shim.refusal(result["rc"], result["stderr"], result["stdout"])
-            if sentence is not None:
-                raise AnsibleActionFail(f"The step was not let run on {step.transaction.host}: {sentence}")
-            return result
+            return _as_step(self, method, signature, step, step.transaction, args, kwargs)
         finally:
             _running -= 1
 
     return execute
+
+
+def _as_step(
+    action: Any,
+    method: Callable[..., Any],
+    signature: inspect.Signature,
+    armed_step: Armed,
+    transaction: OpenTransaction,
+    args: Any,
+    kwargs: Any,
+) -> Any:
+    """Another task may have had its turn on this host since our last command (delegation, the free strategy), and that sealed our step:
+    then the rest of the task is a step of its own. The refused command was not run, so it can be sent again."""
+    for last_try in (False, True):
+        call = signature.bind(action, *args, **kwargs)
+        call.apply_defaults()
+        result = Command(action, method, call, armed_step.step, transaction, armed_step.task_vars).under_shim()
+        sentence = shim.refusal(result["rc"], result["stderr"], result["stdout"])
+        if sentence is None:
+            armed_step.ran.append(armed_step.step.id)
+            return result
+        if last_try or not sentence.startswith("wrong-state:"):
+            break
+        armed_step.step = armed_step.step._replace(id=uuid.uuid4().hex)
+    raise AnsibleActionFail(f"The step was not let run on {transaction.host}: {sentence}")
 
 
 def _watch(connection: Any) -> None:

@@ -65,7 +65,9 @@ class Command:
                     # Two prompts cannot be answered over one connection: go to the user straight from root, who needs no password.
                     user, cmd = None, _as_if_from(login, cmd)
                 cmd = theirs.build_become_command(cmd, shell)
-            return become(self._wrapped(cmd, reader=reader, user=user), shell)
+            command = become(self._wrapped(cmd, reader=reader, user=user), shell)
+            # The shim looks for a process of the login. The shell that reads this would be replaced by sudo, were that its only command.
+            return command if self.call.arguments["executable"] is None else shlex.join(["/bin/sh", "-c", f"{command}; exit $?"])
 
         self.call.arguments["sudoable"] = True
         with elevation.become_of(connection, own), _built_by(own, build):
@@ -73,7 +75,7 @@ class Command:
         # Two becomes print two marks; Ansible strips one of them.
         while result["stdout"].lstrip().startswith("BECOME-SUCCESS-"):
             result["stdout"] = result["stdout"].lstrip().partition("\n")[2]
-        if own.get_option("become_pass"):  # the terminal's echo of the Enter after the password
+        if own.get_option("become_pass") and not becomes:  # the terminal's echo of the Enter after the password
             result["stdout"] = result["stdout"].removeprefix("\r").removeprefix("\n")
         result["stdout_lines"] = result["stdout"].splitlines()
         return result

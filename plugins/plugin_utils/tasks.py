@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
-from . import connections, elevation, shim, steps
+from . import connections, elevation, lifecycle, shim, steps
 from .hostcommand import HostCommand, HostError
 from .ledger import BYPASSED, OUTSIDE, STEP, Ledger, OpenTransaction
+from .options import Options, override
 
 display = Display()
 
@@ -34,6 +35,8 @@ LOOKS_ONLY = frozenset(
     )
 )
 
+
+WITHOUT_PYTHON = frozenset(("ansible.builtin.raw", "ansible.builtin.script"))
 
 # Filled in the main process before workers fork, so that nothing is warned about twice.
 named_before: set[str] = set()
@@ -51,8 +54,13 @@ def prepare(executor: Any, handler: Any) -> None:
     task, host = handler._task, executor._host.name
     steps.disarm()
     ledger = Ledger.of_this_run()
+    if handler._connection is None or action_name(task) in OWN_ACTIONS:
+        return
     own = ledger.open_transaction(host)
-    if own is None or own.held_by != "play" or handler._connection is None or action_name(task) in OWN_ACTIONS:
+    if own is None and ledger.waiting(host) is not None:
+        _begin_late(executor, handler, ledger=ledger)
+        return
+    if own is None or own.held_by != "play":
         return
     where = destination(handler, own, ledger=ledger)
     run = handler.run
@@ -64,9 +72,38 @@ def prepare(executor: Any, handler: Any) -> None:
         step = step_info(task, step_id=_step_id(executor, where))
         outside = _on_outside(task, own, where.outside, ledger=ledger)
         armed = steps.Armed(handler._connection, where.transaction, step, task_vars, outside)
-        return supervise(run, args, kwargs, handler=handler, armed=armed, ledger=ledger)
+        try:
+            return supervise(run, args, kwargs, handler=handler, armed=armed, ledger=ledger)
+        finally:
+            _keep_step_id(executor, where, armed.step.id)
 
     handler.run = run_as_step
+
+
+def _begin_late(executor: Any, handler: Any, *, ledger: Ledger) -> None:
+    """The host had no Python when the play began. Tasks that need none run unprotected, and say so; the first other one begins."""
+    task, host, run = handler._task, executor._host.name, handler.run
+    if task.delegate_to and task.delegate_to != host:
+        return
+
+    @functools.wraps(run)
+    def run_late(*args: Any, **kwargs: Any) -> Any:
+        task_vars = kwargs.get("task_vars") or {}
+        if action_name(task) in WITHOUT_PYTHON:
+            what = f"{task.get_name()}: {action_name(task)} before there was a Python to hold a transaction with"
+            ledger.append(host, OUTSIDE, what=what)
+            display.warning(f"{host}: {what}: it will not be undone.")
+            return run(*args, **kwargs)
+        options = override(Options(), ledger.waiting(host) or {}, where="waiting")
+        try:
+            lifecycle.begin(handler, task_vars, host=host, options=options, held_by="play")
+        except HostError as error:
+            raise AnsibleActionFail(f"No transaction, so this task is not run: {error}") from None
+        del handler.run
+        prepare(executor, handler)
+        return handler.run(*args, **kwargs)
+
+    handler.run = run_late
 
 
 def supervise(run: Callable[..., Any], args: Any, kwargs: Any, *, handler: Any, armed: steps.Armed, ledger: Ledger) -> Any:
@@ -77,8 +114,8 @@ def supervise(run: Callable[..., Any], args: Any, kwargs: Any, *, handler: Any, 
     finally:
         transaction = armed.transaction
         if transaction is not None:
-            if armed.fired:
-                ledger.append(transaction.host, STEP, id=armed.step.id, task=armed.step.task)
+            for step_id in dict.fromkeys(armed.ran):
+                ledger.append(transaction.host, STEP, id=step_id, task=armed.step.task)
             if armed.bypassed:
                 _doom(handler, armed, transaction, ledger=ledger)
 
@@ -90,13 +127,9 @@ def destination(handler: Any, own: OpenTransaction, *, ledger: Ledger) -> Where:
         other = ledger.open_transaction(target)
         return Where(other, "") if other is not None and other.held_by == "play" else Where(None, f"{target} (delegate_to)")
     name = connections.short_name(handler._connection)
-    if name != own.connection or address_of(handler) != own.address:
-        return Where(None, f"{address_of(handler)} (connection: {name})")
+    if name != own.connection or connections.address_of(handler) != own.address:
+        return Where(None, f"{connections.address_of(handler)} (connection: {name})")
     return Where(own, "")
-
-
-def address_of(handler: Any) -> str:
-    return str(handler._get_remote_addr({}) or "")
 
 
 def action_name(task: Any) -> str:
@@ -118,6 +151,10 @@ def _step_id(executor: Any, where: Where) -> str:
     """One step per task and host: items of a loop and retries are parts of it."""
     ids: dict[str, str] = executor.__dict__.setdefault("_acid_step_ids", {})
     return ids.setdefault(where.transaction.tx if where.transaction else "", uuid.uuid4().hex)
+
+
+def _keep_step_id(executor: Any, where: Where, step_id: str) -> None:
+    executor._acid_step_ids[where.transaction.tx if where.transaction else ""] = step_id
 
 
 def position(task: Any) -> str:

@@ -66,7 +66,7 @@ class Hosts:
 
     def state(self, host: str, name: str) -> Path:
         path = self.folder / f"{name}-{host}"
-        self.lab("state", host, "--output", str(path))
+        path.write_text(self.lab("state", host))
         return path
 
     def differences(self, before: Path, after: Path, *options: str) -> str:
@@ -123,9 +123,14 @@ def hosts(callback_lab: str, tmp_path: Path) -> Hosts:
     return Hosts(callback_lab, tmp_path)
 
 
+_warm: set[str] = set()
+
+
 @pytest.fixture
 def warm_hosts(hosts: Hosts) -> Hosts:
     """The engine is on them."""
-    warmed = hosts.play(WARM)
-    assert warmed.rc == 0, warmed.stdout + warmed.stderr
+    if hosts.name not in _warm:
+        warmed = hosts.play(WARM)
+        assert warmed.rc == 0, warmed.stdout + warmed.stderr
+        _warm.add(hosts.name)
     return hosts

@@ -14,7 +14,6 @@ import pytest
 
 LOGINS = {
     "root": {"ansible_user": "root"},
-    "a user with sudo": {"ansible_user": "deploy", "ansible_become": "true"},
     "a user with sudo and a password": {"ansible_user": "pwuser", "ansible_become": "true", "ansible_become_password": "lab-secret"},
     "a user, nobody becomes root": {"ansible_user": "deploy"},
 }
