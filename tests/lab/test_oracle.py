@@ -13,13 +13,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from acidlab import hosts, lifecycle, registry, ssh  # noqa: E402
-from acidlab.model import FILE_SYSTEMS, Host  # noqa: E402
-from acidlab.oracle.capture import capture, capture_inside  # noqa: E402
-from acidlab.oracle.compare import compare  # noqa: E402
-from acidlab.oracle.model import Difference, State  # noqa: E402
-from acidlab.plants import FILES, PREPARE, SHELL, SYSTEM, Plant  # noqa: E402
-from acidlab.run import run  # noqa: E402
+from acidlab import hosts, lifecycle, registry, ssh
+from acidlab.model import FILE_SYSTEMS, Host
+from acidlab.oracle.capture import capture, capture_inside
+from acidlab.oracle.compare import compare
+from acidlab.oracle.model import Difference, State
+from acidlab.plants import FILES, PREPARE, SHELL, Plant
+from acidlab.plants_system import SYSTEM
+from acidlab.run import run
 
 LAB = f"oracletest{os.getpid()}"
 
@@ -51,8 +52,11 @@ def files(state: State) -> State:
 
 
 # What SYSTEM changes does not depend on the file system.
-@pytest.mark.parametrize(("planted", "plant"), [pytest.param(fs, plant, id=f"{fs}-{plant.name}") for fs in FILE_SYSTEMS
-                                                for plant in (*FILES, *(SYSTEM if fs == "btrfs" else ()))], indirect=["planted"])
+@pytest.mark.parametrize(
+    ("planted", "plant"),
+    [pytest.param(fs, plant, id=f"{fs}-{plant.name}") for fs in FILE_SYSTEMS for plant in (*FILES, *(SYSTEM if fs == "btrfs" else ()))],
+    indirect=["planted"],
+)
 def test_finds_exactly_the_planted_change(planted: tuple[Host, State, str], plant: Plant) -> None:
     host, before, _fs = planted
     do(host, plant.do)

@@ -40,11 +40,12 @@ def reset_root(host: Host) -> None:
     """Back to the image: as new."""
     if host.fs == "btrfs":
         pool.delete(host.root)
-        pool.snapshot(image.ready(host.image), host.root)
+        pool.snapshot(image.build(host.image), host.root)
         identify(host, host.root)
         return
     host.disk.parent.mkdir(parents=True, exist_ok=True)
     host.root.mkdir(parents=True, exist_ok=True)
+    image.build(host.image)
     _copy_disk(image.disk(host.image, host.fs), host.disk)
     # Written in a mount namespace of its own, see keeper.boot.
     run(["unshare", "-m", "--propagation", "private", sys.executable, str(HERE / "lab"), "--lab", host.lab.name, "_identify", host.name])

@@ -42,8 +42,7 @@ def attach(host: Host) -> None:
             host.netns,
             "sh",
             "-c",
-            "echo 0 > /proc/sys/net/ipv6/conf/host0/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/host0/accept_ra; "
-            "echo 0 > /proc/sys/net/ipv6/conf/host0/router_solicitations",
+            "cd /proc/sys/net/ipv6/conf/host0; for quiet in accept_dad accept_ra router_solicitations; do echo 0 > $quiet; done",
         ],
         check=False,
     )

@@ -99,7 +99,7 @@ def files_under(*tops: Path) -> list[Path]:
 
 def image_key(image: str, codename: str) -> str:
     """Key of the finished image: distribution tree, overlay, local packages, and the code that puts them together."""
-    code = [HERE / "acidlab" / name for name in ("image.py", "recipe.py", "repositories.py")]
+    code = [HERE / "acidlab" / name for name in ("image.py", "recipe.py", "repositories.py", "debs.py", "pacmans.py")]
     files = [path for path in (*files_under(OVERLAY, PACKAGES), *code) if path.exists()]
     return _digest(
         [

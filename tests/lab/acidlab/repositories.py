@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that a host installs from, made at image build under /srv/repo: apt, pacman, pip, npm, plain files, a git repository (see setup.sh)."""
+"""All that a host installs from, made at image build under /srv/repo: apt, pacman, pip, npm, files. (The git repository: setup.sh.)"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How to reach a host: ssh with the lab's key and control sockets of its own; or straight into its namespaces, leaving no trace of a login."""
+"""How to reach a host: by ssh with the lab's key and control sockets of its own, or straight into its namespaces without a login."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def call(pid: int, function: Callable[[], Result]) -> Result:
             _enter(pid)
             answer: tuple[bool, object] = (True, function())
             status = 0
-        except BaseException:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        except BaseException:
             answer = (False, traceback.format_exc())
         with os.fdopen(writer, "wb") as pipe:
             pickle.dump(answer, pipe)
@@ -55,7 +55,10 @@ def call(pid: int, function: Callable[[], Result]) -> Result:
     with os.fdopen(reader, "rb") as pipe:
         data = pipe.read()
     os.waitpid(child, 0)
-    good, result = pickle.loads(data) if data else (False, "the child died")
+    if not data:
+        raise LabError(f"inside process {pid}: the child died without an answer")
+    good, result = pickle.loads(data)
     if not good:
         raise LabError(f"inside process {pid}: {result}")
-    return result
+    found: Result = result
+    return found
