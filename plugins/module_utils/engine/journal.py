@@ -79,7 +79,8 @@ class Journal:
     def _set_up(self) -> None:
         self._refuse_newer()
         self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
+        self._mode = ""
+        self._synchronous("FULL")
         self._db.execute("PRAGMA foreign_keys=ON")
         if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
             with self._write():
@@ -389,14 +390,22 @@ class Journal:
         with self._lock, _explained(self.path):
             yield self._db
 
+    def _synchronous(self, mode: str) -> None:
+        """FULL: on the disk when it returns, with all that came before. NORMAL: survives every process, as the undo log does with
+        `durability: process` (docs/adr/0002)."""
+        if self._mode != mode:
+            self._db.execute("PRAGMA synchronous=%s" % mode)
+            self._mode = mode
+
     @contextlib.contextmanager
     def _write(self, *, decision: bool = False) -> Iterator[sqlite3.Connection]:
-        """One SQL transaction; a method that calls another one joins its transaction. `decision`: the head is made durable too."""
+        """One SQL transaction; a method that calls another one joins its transaction. `decision`: durable when it returns, and the head too."""
         with self._lock, _explained(self.path):
             joined = self._db.in_transaction
             if joined:
                 yield self._db
                 return
+            self._synchronous("FULL" if decision else "NORMAL")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db

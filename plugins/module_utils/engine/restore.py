@@ -40,7 +40,8 @@ def set_contents(fd: int, source: int, size: int) -> None:
     while at < size:
         start, end = _next_data(source, at, size)
         if start > at:
-            _make_hole(fd, at, start - at)
+            # a hole at the end goes on behind it: of the last block only whole ones can be punched
+            _make_hole(fd, at, (start if start < size else _past_end(fd, size)) - at)
         at = start
         while at < end:
             data = os.pread(source, min(_BLOCK, end - at), at)
@@ -66,14 +67,19 @@ def _next_data(fd: int, at: int, size: int) -> tuple[int, int]:
         return start, size
 
 
+def _past_end(fd: int, size: int) -> int:
+    return (max(os.fstat(fd).st_size, size) | (_BLOCK - 1)) + 1
+
+
 def _make_hole(fd: int, at: int, length: int) -> None:
     """Punch, where the target has data; zeros where the file system cannot punch."""
-    end = min(at + length, os.fstat(fd).st_size)
-    if end <= at or _next_data(fd, at, end)[0] >= end:
+    end = at + length
+    present = min(end, os.fstat(fd).st_size)
+    if present <= at or _next_data(fd, at, present)[0] >= present:
         return
     if not kernel.punch_hole(fd, at, end - at):
-        while at < end:
-            at += os.pwrite(fd, bytes(min(_BLOCK, end - at)), at)
+        while at < present:
+            at += os.pwrite(fd, bytes(min(_BLOCK, present - at)), at)
 
 
 def set_basic(fd: int, basic: Basic) -> None:

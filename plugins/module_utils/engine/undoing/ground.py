@@ -41,6 +41,7 @@ class Ground:
         self.reader, self.outcome = Reader(), Outcome()
         self.file_systems: dict[int, FileSystem] = {}
         self._open: dict[int, int] = {}
+        self._no_more: set[int] = set()
         self._find_file_systems()
 
     def close(self) -> None:
@@ -80,21 +81,17 @@ class Ground:
     def directory(self, number: int) -> int | None:
         """fd of a directory of the log, or None when it is no more. It stays open; callers do not close it."""
         known = self._open.get(number)
-        if known is not None:
+        if known is not None or number in self._no_more:
             return known
         seen = self.wanted.directories[number]
         fd = self.inode(seen.fs, seen.handle, os.O_RDONLY | os.O_DIRECTORY)
         if fd < 0:
+            self._no_more.add(number)
             return None
         if len(self._open) > _OPEN_DIRECTORIES:
             os.close(self._open.pop(next(iter(self._open))))
         self._open[number] = fd
         return fd
-
-    def forget_directory(self, number: int) -> None:
-        fd = self._open.pop(number, None)
-        if fd is not None:
-            os.close(fd)
 
     def path(self, entry: Entry) -> str:
         return os.fsdecode(self.wanted.directories[entry.directory].path + b"/" + entry.name)
@@ -132,6 +129,7 @@ class Ground:
         old = self.wanted.inode(fs, handle)
         self.log.append(Alias(fs, old, now))
         self.wanted.aliases[fs, old] = now
+        self._no_more.clear()
 
     # -- locks -----------------------------------------------------------------------------------------------------------
 

@@ -60,7 +60,8 @@ class Places:
                 break
             for entry in ready:
                 self._remake_directory(entry)
-            gone = [entry for entry in gone if entry not in ready]
+            made = {id(entry) for entry in ready}
+            gone = [entry for entry in gone if id(entry) not in made]
 
     def _lives(self, entry: Entry) -> bool:
         fd = self._ground.inode(entry.fs, entry.handle)
