@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .stage import Host, ssh
@@ -60,3 +64,38 @@ def agent_pid(host: Host) -> int:
     """The agent's pid as its own host sees it; 0 for none."""
     done = ssh.inside(host, ["systemctl", "show", "--property=MainPID", "--value", "acid-agent.service"])
     return int(done.stdout.strip() or b"0")
+
+
+class Memory:
+    """The most memory that a host's agent has had, in MB (VmHWM), as far as samples tell."""
+
+    def __init__(self) -> None:
+        self.most = 0.0
+
+    def sample(self, host: Host) -> None:
+        for members in host.cgroup.rglob("acid-agent*.service/**/cgroup.procs"):
+            try:
+                for pid in members.read_text(encoding="ascii").split():
+                    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+                    self.most = max([self.most, *(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))])
+            except OSError:
+                continue
+
+
+@contextmanager
+def memory_of_the_agent(hosts: list[Host]) -> Iterator[Memory]:
+    """Watches the agents of hosts while the block runs."""
+    found, end = Memory(), threading.Event()
+
+    def watch() -> None:
+        while not end.wait(0.2):
+            for host in hosts:
+                found.sample(host)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        end.set()
+        thread.join()

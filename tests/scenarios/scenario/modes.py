@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 from . import compared
 from .catalog import Scenario
-from .engineview import agent_pid, open_transaction, rollback, transactions
+from .engineview import agent_pid, memory_of_the_agent, open_transaction, rollback, transactions
 from .outcome import Outcome
 from .player import Interruption, Player, Run
 from .stage import Host, ssh
 
 ENOUGH = 20  # changed paths that a play must leave without the collection
+MEMORY = 200  # MB that an agent may take, also for 100,000 files
 Mode = Callable[[Player, Scenario, int], Outcome]
 
 
@@ -43,10 +44,13 @@ def exact(player: Player, scenario: Scenario, seed: int) -> Outcome:
     """The failed play leaves each host as it was."""
     hosts = player.warm_hosts(scenario)
     before = compared.take(hosts)
-    run = player.play(scenario, hosts, transaction=True, label="exact")
+    with memory_of_the_agent(hosts) as memory:
+        run = player.play(scenario, hosts, transaction=True, label="exact")
     after = compared.take(hosts)
     problems = [*_failed_as_meant(run), *compared.lines(compared.differences(before, after)), *_nothing_open(hosts)]
-    return Outcome("exact", scenario.name, tuple(problems), {"seconds": round(run.seconds, 1)})
+    if memory.most > MEMORY:
+        problems.append(f"the agent took {memory.most:.0f} MB, more than {MEMORY}")
+    return Outcome("exact", scenario.name, tuple(problems), {"seconds": round(run.seconds, 1), "agent MB": round(memory.most)})
 
 
 def commit(player: Player, scenario: Scenario, seed: int) -> Outcome:

@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
@@ -40,11 +41,13 @@ class World:
     def sources(self) -> list[Path]:
         return sorted(path for path in (self.script.parent / "src").glob("*") if path.is_file())
 
+    @cache  # noqa: B019 - one reading for a whole programme, even if somebody changes an image meanwhile; there are three worlds
     def prepared(self) -> str:
         """The snapshot's name: another one for another preparation or image."""
         parts = [self.script.read_bytes(), " ".join(self.args).encode(), *(path.read_bytes() for path in self.sources)]
         return f"prepared-{_key(*parts, recipe.image_key(self.image, this_codename()).encode())}"
 
+    @cache  # noqa: B019
     def warm(self) -> str:
         """The snapshot with the engine on it: another one for another engine, too."""
         plugins = COLLECTIONS / "ansible_collections/acid/host/plugins"
@@ -104,6 +107,7 @@ class Stage:
 
     def _prepare(self, host: Host, world: World, warm: Callable[[Host], None] | None) -> None:
         if not host.snapshot(world.prepared()).exists():
+            image.build(world.image)
             host = lifecycle.wait([hosts.restore(host, None)])[0]
             _run(host, ["tar", "-C", "/root", "-xf", "-"], stdin=_archive(world.sources))
             _run(host, ["bash", "-s", "--", *world.args], stdin=world.script.read_bytes())
