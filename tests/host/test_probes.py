@@ -62,7 +62,9 @@ class Host:
         assert done.returncode == 0, (script, done.stdout.decode(), done.stderr.decode())
 
     def rollback(self) -> dict[str, Any]:
-        return json.loads(self.sh(f"acidctl rollback --json {self.tx}", check=False))
+        done = json.loads(self.sh(f"acidctl rollback --json {self.tx}", check=False))
+        assert "error" not in done, done["error"]
+        return done
 
     def commit(self) -> dict[str, Any]:
         return json.loads(self.sh(f"acidctl commit --json --request {encoded({'tx': self.tx, 'token': self.token, 'steps': []})}"))
