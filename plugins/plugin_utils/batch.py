@@ -18,6 +18,7 @@ from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
 from . import forecast, inner_play, reports, tasks
+from .interrupts import Terminated
 from .ledger import BYPASSED, ENDED, OUTSIDE, Ledger, OpenTransaction
 from .options import Options
 
@@ -35,6 +36,7 @@ class Batch:
         self._ledger = Ledger.of_this_run()
         self._before: dict[str, tuple[int, int]] = {}
         self._refused: dict[str, reports.Report] = {}
+        self._why: dict[str, str] = {}
 
     def begin(self) -> None:
         """Open a transaction on every host. Raises AnsibleError only for what the user has to decide before anything starts."""
@@ -53,6 +55,7 @@ class Batch:
         if self._refused and self._play.any_errors_fatal:
             for host in self.plans:
                 if host not in self._refused:
+                    self._why[host] = "another host could not begin, and the play has 'any_errors_fatal'"
                     self._mark_failed(host)
         stats = self._tqm._stats
         self._before = {host: (stats.failures.get(host, 0), stats.dark.get(host, 0)) for host in self.plans}
@@ -70,8 +73,10 @@ class Batch:
                 undo[host] = f"commit failed: {why}"
                 self._mark_failed(host)
             failures.update(self._end("tx_rollback", list(refused)))
-        except (KeyboardInterrupt, SystemExit):
-            stopped = stopped or "interrupted"
+        except (KeyboardInterrupt, Terminated):
+            pass  # a second signal: what has not ended yet is left to the hosts, and the reports say so
+        except Exception as error:
+            display.error(f"The transactions of this play could not all be ended: {error}")
         finally:
             result = [*self._refused.values(), *(self._report(found, undo.get(host, ""), failures) for host, found in open_now.items())]
         waiting = [self._give_up_waiting(host) for host in self.plans if self._ledger.waiting(host) is not None]
@@ -133,6 +138,8 @@ class Batch:
 
     def _why_undo(self, host: str) -> str:
         """Empty when the host may commit. Statistics count too: `meta: clear_host_errors` hides a failure from the other lists."""
+        if host in self._why:
+            return self._why[host]
         failures, dark = self._before.get(host, (0, 0))
         if host in self._tqm._unreachable_hosts or self._tqm._stats.dark.get(host, 0) > dark:
             return "the host became unreachable"

@@ -23,6 +23,9 @@ COMMITTED = "committed"
 ROLLED_BACK = "rolled_back"
 
 
+# The request is one word of a command line, which Linux limits to 128 KiB. Beyond that the oldest steps are not asked about again.
+MOST_STEPS = 2000
+
 NO_PYTHON = ("no-python", "missing-python")
 
 
@@ -82,7 +85,7 @@ def end(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *,
     ledger = Ledger.of_this_run()
     request: dict[str, Any] = {"tx": transaction.tx, "token": transaction.token}
     if outcome == COMMITTED:
-        request["steps"] = ledger.steps(transaction.host)
+        request["steps"] = ledger.steps(transaction.host)[-MOST_STEPS:]
     summary = _call(action, task_vars, transaction, "commit" if outcome == COMMITTED else "rollback", request)
     ledger.append(transaction.host, ENDED, tx=transaction.tx, outcome=outcome, summary=summary)
     return summary

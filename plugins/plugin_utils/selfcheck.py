@@ -26,8 +26,6 @@ TRIED = ((2, 19), (2, 20), (2, 21))
 EXPECTED: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
     (TaskExecutor, "_get_action_handler_with_module_context", ("self", "templar")),
     (TaskQueueManager, "run", ("self", "play")),
-    (TaskQueueManager, "_signal_handler", ("self", "signum", "frame")),
-    (TaskQueueManager, "_cleanup_processes", ("self",)),
     (ActionBase, "_low_level_execute_command", ("self", "cmd", "sudoable", "in_data", "executable")),
     (ActionBase, "_transfer_data", ("self", "remote_path", "data")),
     (ActionBase, "_get_remote_user", ("self",)),

@@ -49,6 +49,13 @@ class Where(NamedTuple):
     outside: str
 
 
+class Wishes(NamedTuple):
+    """What a task's own variables ask for: `acid_capture`, `acid_savepoint`."""
+
+    traced: bool
+    savepoint: str
+
+
 def prepare(executor: Any, handler: Any) -> None:
     """Wrap the handler's `run` so that its commands become a step. Does nothing where the play holds no transaction."""
     task, host = handler._task, executor._host.name
@@ -69,6 +76,13 @@ def prepare(executor: Any, handler: Any) -> None:
     def run_as_step(*args: Any, **kwargs: Any) -> Any:
         task_vars = kwargs.get("task_vars") or {}
         _refuse_what_cannot_be(handler, where)
+        if where.transaction is not None:
+            wishes = wishes_of(handler, task_vars)
+            if wishes.savepoint:
+                _set_savepoint(handler, task_vars, where.transaction, name=wishes.savepoint)
+            if not wishes.traced:
+                _leave_out(task, own, ledger=ledger)
+                return run(*args, **kwargs)
         step = step_info(task, step_id=_step_id(executor, where))
         outside = _on_outside(task, own, where.outside, ledger=ledger)
         armed = steps.Armed(handler._connection, where.transaction, step, task_vars, outside)
@@ -191,6 +205,32 @@ def _lead_rsync_through_shim(handler: Any, transaction: OpenTransaction) -> None
     rsync = steps_taken.get("rsync_path") or "rsync"
     elevate = "" if transaction.login_is_root else "sudo "
     handler._task.args["rsync_path"] = f"{elevate}{' '.join(words)} {rsync}"
+
+
+def wishes_of(handler: Any, task_vars: dict[str, Any]) -> Wishes:
+    if task_vars.get("acid_compensate") is not None:
+        raise AnsibleActionFail("acid_compensate cannot be used yet: compensations are not in this version. This task was not run.")
+    capture, savepoint = (task_vars.get(name) for name in ("acid_capture", "acid_savepoint"))
+    capture = handler._templar.template(capture) if capture is not None else "trace"
+    if capture not in ("trace", "none"):
+        raise AnsibleActionFail(f"acid_capture is '{capture}'; give 'trace' or 'none'. This task was not run.")
+    return Wishes(capture == "trace", str(handler._templar.template(savepoint)) if savepoint else "")
+
+
+def _set_savepoint(handler: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, name: str) -> None:
+    try:
+        lifecycle.savepoint(handler, task_vars, transaction, name=name)
+    except HostError as error:
+        raise AnsibleActionFail(f"The savepoint '{name}' could not be set, so this task was not run: {error}") from None
+
+
+def _leave_out(task: Any, own: OpenTransaction, *, ledger: Ledger) -> None:
+    """The user asked for no before-images here; that is irreversible like everything else outside."""
+    what = f"{task.get_name()}: {action_name(task)} with 'acid_capture: none'"
+    if own.irreversible == "deny":
+        raise AnsibleActionFail(f"{what} could not be undone ('irreversible: deny'). Nothing was sent.")
+    if own.irreversible == "warn" and not task.check_mode:
+        ledger.append(own.host, OUTSIDE, what=what)
 
 
 def _on_outside(task: Any, own: OpenTransaction, outside: str, *, ledger: Ledger) -> Callable[[], None]:

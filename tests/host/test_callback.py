@@ -294,3 +294,23 @@ def test_two_plays_deliver_at_the_same_time(hosts):
     assert set(done) <= {0, 2}  # 2: the other one held the host just then
     assert 0 in done
     assert hosts.ssh("h2", "ls -A /usr/local/lib/acid | grep -c new", check=False) == "0\n"
+
+
+def test_a_play_that_brings_python_begins_when_it_is_there(hosts):
+    hosts.lab("fresh", "h2")
+    hosts.ssh("h2", "mv /usr/lib/python3.11/sqlite3 /usr/lib/python3.11/sqlite3.away")
+    play = """
+- hosts: h2
+  gather_facts: false
+  tasks:
+    - name: bootstrap
+      raw: mv /usr/lib/python3.11/sqlite3.away /usr/lib/python3.11/sqlite3
+    - copy: {content: "x\\n", dest: /etc/late, mode: "0644"}
+    - command: "false"
+"""
+    run = hosts.play(play)
+    assert run.rc == 2
+    assert "h2: no transaction yet: no Python on the host will do" in run.stderr
+    assert run.outcome("h2") == "rolled back"
+    assert "not undone: bootstrap: ansible.builtin.raw before there was a Python" in run.recap
+    assert hosts.ssh("h2", "ls /etc/late 2>/dev/null; ls -d /usr/lib/python3.11/sqlite3", check=False) == "/usr/lib/python3.11/sqlite3\n"

@@ -180,3 +180,28 @@ def wait_for(true) -> None:
     while not true():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.05)
+
+
+def test_a_task_can_ask_for_a_savepoint_or_for_no_trace(controller):
+    run = controller.play(
+        tasks(
+            "- name: marked\n  command: 'true'\n  vars: {acid_savepoint: \"before-{{ inventory_hostname }}\"}",
+            "- name: left out\n  command: 'true'\n  vars: {acid_capture: none}",
+        )
+    )
+    assert run.rc == 0, run.stdout
+    assert controller.verbs() == ["begin", "savepoint", "exec", "commit"]
+    assert [call["step"]["task"] for call in controller.calls("exec")] == ["marked"]
+    assert controller.calls("savepoint")[0]["request"]["name"] == "before-h1"
+    assert "could not have been undone: left out: ansible.builtin.command with 'acid_capture: none'" in run.recap
+
+
+@pytest.mark.parametrize(
+    ("variable", "sentence"),
+    [("acid_capture: some", "give 'trace' or 'none'"), ("acid_compensate: [{command: x}]", "acid_compensate cannot be used yet")],
+)
+def test_a_wish_that_cannot_be_met_stops_the_task(controller, variable, sentence):
+    run = controller.play(tasks(f"- command: 'true'\n  vars: {{{variable}}}"))
+    assert run.rc == 2
+    assert sentence in run.stdout
+    assert controller.calls("exec") == []
