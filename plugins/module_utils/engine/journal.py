@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The host's journal: transactions, steps, savepoints, notes and probes' images. The only file with SQL.
 
-Every public method is one SQL transaction, durable when it returns (WAL, synchronous=FULL): a process that dies between two calls
-leaves the state of the last call that returned, and a call that raised has changed nothing. A state is only ever changed through
-`states.check`. Safe to use from several threads of one process, and from several processes at once.
+Every public method is one SQL transaction: a process that dies between two calls leaves the state of the last call that returned, and a
+call that raised has changed nothing. Decisions (begin, a transaction's states, the end of retention) survive a power cut too. A state
+is only ever changed through `states.check`. Safe to use from several threads of one process, and from several processes at once.
 
 Raises JournalUnwritable (full, read-only, failing disk), JournalDamaged (fails its checks, invariant I7) and SchemaTooNew from any method.
 """
@@ -399,7 +399,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _write(self, *, decision: bool = False) -> Iterator[sqlite3.Connection]:
-        """One SQL transaction; a method that calls another one joins its transaction. `decision`: durable when it returns, and the head too."""
+        """One SQL transaction; a method that calls another one joins its transaction. `decision`: on the disk when it returns."""
         with self._lock, _explained(self.path):
             joined = self._db.in_transaction
             if joined:
@@ -417,7 +417,9 @@ class Journal:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-            self._head.write(serial, durable=decision)
+            if decision:
+                # Only what is on the disk may be counted: a head that a power cut let reach it first would lead the journal.
+                self._head.write(serial)
 
 
 def _make_private(path: str) -> None:

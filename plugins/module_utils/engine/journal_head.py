@@ -34,14 +34,13 @@ class Head:
             return -1
         return int(fields[2])
 
-    def write(self, serial: int, *, durable: bool) -> None:
-        """`durable`: survives a power cut when this returns. Otherwise it survives the process, and may lag after a power cut."""
+    def write(self, serial: int) -> None:
+        """On the disk when this returns. The change that it counts must be there already."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             born = os.fstat(descriptor).st_size == 0
             os.pwrite(descriptor, _line(serial).encode(), 0)
-            if durable or born:
-                os.fdatasync(descriptor)
+            os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
         if born:
