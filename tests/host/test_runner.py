@@ -17,6 +17,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 LAB = TOP / "tests" / "lab" / "lab"
+NAME = f"runner{os.getpid()}"  # several runs on one machine do not meet
 COLLECTIONS = os.environ.get("ANSIBLE_COLLECTIONS_PATH", str(TOP / ".build" / "collections"))
 
 PLAY = """
@@ -38,13 +39,12 @@ PLAY = """
 
 
 def lab(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(LAB), "--lab", "runner", *arguments], capture_output=True, text=True, check=check)
+    return subprocess.run([str(LAB), "--lab", NAME, *arguments], capture_output=True, text=True, check=check)
 
 
 @pytest.fixture(scope="module")
 def inventory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Two hosts on which the engine has been: what Ansible and the engine put there once is no difference."""
-    lab("down")
     lab("up", "2")
     hosts = json.loads(lab("inventory").stdout)
     run(tmp_path_factory.mktemp("first"), hosts, broken="h1")
