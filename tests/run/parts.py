@@ -83,6 +83,7 @@ def _environment() -> dict[str, str]:
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "ANSIBLE_COLLECTIONS_PATH": str(BUILD / "collections"),
         "ANSIBLE_HOME": str(home / ".ansible"),
+        "ACID_CALLBACK_LAB": f"callback{os.getpid()}",  # several runs on one machine do not meet
         "MYPYPATH": str(BUILD / "collections"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "NO_COLOR": "1",
