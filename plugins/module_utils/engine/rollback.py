@@ -19,7 +19,7 @@ from .model import DIFFERS, MOOT, Savepoint, Summary
 from .probes.base import Circumstances, Outcome
 from .probes.registry import Probes, probe_names
 from .report import summary
-from .store import Store
+from .store import STATE, Store
 from .transaction import OpenTransaction, boot_id, directory_of
 from .undo import undo
 from .undolog import Writer
@@ -42,8 +42,7 @@ def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False) 
         journal.drop_notes(tx, kind)
     store = Store(tx)
     try:
-        wanted = read(directory_of(tx))
-        log = Writer.resume(directory_of(tx))
+        wanted, log = _read_log(journal, tx)
     except JournalDamaged as error:
         journal.note(tx, DIFFERS, str(error))
         journal.set_state(tx, states.UNDO_FAILED, reason=error.msg)
@@ -59,10 +58,25 @@ def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False) 
         store.close()
     failed = bool(journal.notes(tx, DIFFERS))
     for step in journal.steps(tx):
-        journal.set_step_state(tx, step.n, states.UNDO_FAILED if failed else states.UNDONE)
+        if step.state != states.UNDONE:  # by a rollback to a savepoint, earlier
+            journal.set_step_state(tx, step.n, states.UNDO_FAILED if failed else states.UNDONE)
     end = states.UNDO_FAILED if failed else states.ABORTED
     journal.set_state(tx, end, reason="see acidctl show %s" % tx if failed else "")
     return summary(journal, tx, end, time.monotonic() - start, wanted, units=units)
+
+
+def _read_log(journal: Journal, tx: str) -> tuple[Wanted, Writer]:
+    """The log, verified (I7). After a power cut its unsynced end may be missing, or HEAD may lead it: with `durability: process` what is whole is
+    undone, and that it may not be all is said."""
+    directory = directory_of(tx)
+    try:
+        return read(directory), Writer.resume(directory)
+    except JournalDamaged:
+        if journal.get(tx).boot_id == boot_id():
+            raise
+        found = read(directory, after_power_cut=True), Writer.resume(directory, after_power_cut=True)
+        journal.note(tx, DIFFERS, "the host lost power: changes of the last seconds before it may have no image, and are then not undone")
+        return found
 
 
 def roll_back_to(transaction: OpenTransaction, point: Savepoint) -> Summary:
@@ -99,7 +113,13 @@ def _undo(
         if images:
             before[probe.name] = images[0][1]
             left = images[-1][1] if after_commit and images[-1][0] > value.epoch else None
-            about[probe.name] = Circumstances(windows or ((value.created_ns, value.created_ns),), left, value.boot_id != boot_id(), at_boot)
+            about[probe.name] = Circumstances(
+                windows or ((value.created_ns, value.created_ns),),
+                left,
+                rebooted=value.boot_id != boot_id(),
+                at_boot=at_boot,
+                attic="%s/store/%s" % (STATE, tx),
+            )
     outcome = Outcome()
     for probe in probes.before_files():
         if probe.name in before:
@@ -108,9 +128,12 @@ def _undo(
     for probe in probes.after_files():
         if probe.name in before:
             outcome += probe.after_files(before[probe.name], about[probe.name])
-    for sentence in files.differs + list(outcome.failures):
+    # Verified, not assumed (I5).
+    remaining = [sentence for probe in probes.after_files() if probe.name in before
+                 for sentence in probe.compare(before[probe.name], probe.capture(), about[probe.name])]
+    for sentence in files.differs + list(outcome.failures) + remaining:
         journal.note(tx, DIFFERS, sentence)
-    for path in files.moot[:100]:
+    for path in [*outcome.notes, *files.moot[:100]]:
         journal.note(tx, MOOT, path)
     return list(outcome.units)
 

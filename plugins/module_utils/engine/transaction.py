@@ -83,7 +83,9 @@ class OpenTransaction:
             self = cls(journal, value, log, Store(value.id), next_directory=1)
             self.capture.epoch(0, 0)
             self._capture_probes(0)
-            log.write_head()
+            log.write_head(durable=True)
+            for folder in (directory, os.path.dirname(directory)):  # the begin row is durable: so is the log that it speaks of
+                sync_directory(folder)
             return self
         except BaseException:
             journal.set_state(value.id, states.ABORTING, reason="begin failed")
@@ -275,6 +277,14 @@ class OpenTransaction:
     def close(self) -> None:
         self.log.close()
         self.store.close()
+
+
+def sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def kill_traced(thread: int) -> None:

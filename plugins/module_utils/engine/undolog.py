@@ -272,9 +272,9 @@ class Writer:
         return writer
 
     @classmethod
-    def resume(cls, directory: str) -> Writer:
+    def resume(cls, directory: str, *, after_power_cut: bool = False) -> Writer:
         """Go on after a crash: verify, cut a torn tail, append behind it."""
-        reader = Reader(directory)
+        reader = Reader(directory, after_power_cut=after_power_cut)
         for _record in reader:
             pass
         fd = os.open(directory + "/log", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -318,10 +318,13 @@ class Writer:
 
 
 class Reader:
-    """Iterates over a log's records, oldest first, verifying numbers and chain; at the end also HEAD."""
+    """Iterates over a log's records, oldest first, verifying numbers and chain; at the end also HEAD.
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    `after_power_cut`: end at the first frame that is not whole, and do not ask HEAD: neither was synced with `durability: process`.
+    """
+
+    def __init__(self, directory: str, *, after_power_cut: bool = False) -> None:
+        self._directory, self._lenient = directory, after_power_cut
         self.count, self.chain, self.good_bytes = 0, bytes(_CHAIN), 0
 
     def _head(self) -> Head:
@@ -340,7 +343,7 @@ class Reader:
         )
 
     def __iter__(self) -> t.Iterator[Image]:
-        head = self._head()
+        head = Head(0, bytes(_CHAIN)) if self._lenient else self._head()
         with open(self._directory + "/log", "rb", buffering=1 << 20) as f:
             while True:
                 if self.count == head.records and self.chain != head.chain:
@@ -355,6 +358,8 @@ class Reader:
                 frame = prefix + rest[:length]
                 chain = hashlib.blake2b(self.chain + frame, digest_size=_CHAIN).digest()
                 if number != self.count or chain != rest[length:]:
+                    if self._lenient:
+                        break
                     raise self._damaged("log", "record %d is damaged" % self.count)
                 self.chain = chain
                 self.count += 1

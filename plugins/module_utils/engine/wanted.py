@@ -91,11 +91,11 @@ class _Epochs:
         return (record for _epoch, record in self._kept)
 
 
-def read(directory: str, *, epoch: int = 0, until: int | None = None) -> Wanted:
+def read(directory: str, *, epoch: int = 0, until: int | None = None, after_power_cut: bool = False) -> Wanted:
     """The state at the start of `epoch`, from the log in `directory`. `until`: leave out images of that epoch and later (for a
-    step's own changes). JournalDamaged before anything is returned when the log fails its checks (I7)."""
+    step's own changes). JournalDamaged before anything is returned when the log fails its checks (I7). `after_power_cut`: as Reader's."""
     wanted, epochs = Wanted(), _Epochs(epoch)
-    reader = Reader(directory)
+    reader = Reader(directory, after_power_cut=after_power_cut)
     for record in reader:
         if isinstance(record, EpochStarted):
             epochs.epoch = record.epoch

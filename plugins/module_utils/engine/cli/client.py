@@ -46,19 +46,20 @@ def ask(request: dict[str, t.Any]) -> dict[str, t.Any] | None:
 
 def start() -> None:
     """Start the agent by systemd, else by ourselves, and wait until it listens."""
-    if connect() is not None:
-        return
-    if os.path.isdir("/run/systemd/system"):
-        done = run(["systemctl", "start", AGENT], timeout=60)
-        if not done.ok:
-            raise AgentUnavailable("The agent did not start: %s." % done.complaint, hint="See journalctl -u acid-agent.")
-    else:
+    managed = os.path.isdir("/run/systemd/system")
+    if not managed:
         _spawn()
     end = time.monotonic() + _PATIENCE
     while connect() is None:
+        if managed:  # again and again: an agent on its way out still counts as started
+            done = run(["systemctl", "start", AGENT], timeout=60)
+            if not done.ok:
+                raise AgentUnavailable("The agent did not start: %s." % done.complaint, hint="See journalctl -u acid-agent.")
+            if connect() is not None:
+                return
         if time.monotonic() > end:
             raise AgentUnavailable("The agent does not listen on %s." % protocol.PATH, hint="See journalctl -u acid-agent.")
-        time.sleep(0.005)
+        time.sleep(0.05)
 
 
 def _spawn() -> None:

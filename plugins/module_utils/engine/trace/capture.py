@@ -20,7 +20,7 @@ from ..filesystems import VALUES
 from ..kernel import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Stat
 from ..undolog import Value
 from .calls import CALLS, FIXED, IOCTLS, NAMESPACE_MASK, OPEN_MASK, Call
-from .images import CONTENTS_LEFT, Flight, Images, Inode, below
+from .images import CONTENTS_LEFT, Flight, Images, Inode, below, has_acl
 from .notify import Note
 from .resolve import Elsewhere, Memory, Place, Resolver
 
@@ -398,6 +398,12 @@ class Capture:
     def _basic(self, arguments: _Arguments, call: Call) -> None:
         self._metadata(arguments, call)
 
+    def _mode(self, arguments: _Arguments, call: Call) -> None:
+        self._metadata(arguments, call, acl=True)
+
+    def _mode_fd(self, arguments: _Arguments, call: Call) -> None:
+        self._touch_metadata(self._inode(_signed(arguments[0])), acl=True)
+
     def _owner(self, arguments: _Arguments, call: Call) -> None:
         self._metadata(arguments, call, xattrs=True)  # chown drops capabilities
 
@@ -415,21 +421,22 @@ class Capture:
 
     _xattr_fd = _owner_fd
 
-    def _metadata(self, arguments: _Arguments, call: Call, *, xattrs: bool = False, flags: bool = False) -> None:
+    def _metadata(self, arguments: _Arguments, call: Call, **what: bool) -> None:
         dfd, at_flags = call.at[0], _value(arguments, call.at[2])
         text = self._text(arguments[call.at[1]]) if arguments[call.at[1]] else b""
         if not text:
             if dfd >= 0:  # utimensat(fd, NULL), fchownat(fd, "", AT_EMPTY_PATH)
-                self._touch_metadata(self._inode(_signed(arguments[dfd])), xattrs=xattrs, flags=flags)
+                self._touch_metadata(self._inode(_signed(arguments[dfd])), **what)
             return
         place = self._resolve(AT_FDCWD if dfd < 0 else _signed(arguments[dfd]), text, not at_flags & AT_SYMLINK_NOFOLLOW)
-        self._touch_metadata(place, xattrs=xattrs, flags=flags)
+        self._touch_metadata(place, **what)
 
-    def _touch_metadata(self, place: Place, *, xattrs: bool = False, flags: bool = False) -> None:
+    def _touch_metadata(self, place: Place, *, xattrs: bool = False, flags: bool = False, acl: bool = False) -> None:
+        """`acl`: chmod changes an ACL too, where there is one."""
         images, found = self.images, place.found
         try:
             if images.flights:
-                self._touch_arrivals(place, xattrs=xattrs, flags=flags)
+                self._touch_arrivals(place, xattrs=xattrs or acl, flags=flags)
             if found is None:
                 return
             fs = images.traced(found.dev)
@@ -437,6 +444,7 @@ class Capture:
                 return
             name, at = (place.name, 0) if place.name is not None else (b"", AT_EMPTY_PATH)
             key = images.key(found, place.fd, name, at)
+            xattrs = xattrs or (acl and has_acl(place.fd, name))
             if images.metadata_seen(key, xattrs=xattrs, flags=flags):
                 return
             inode = self._inode_at(place, fs)

@@ -428,3 +428,12 @@ def read_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
             if error.errno not in (errno.ENODATA, errno.ENOTSUP):
                 raise
     return tuple(pairs)
+
+
+def has_acl(dirfd: int, name: bytes) -> bool:
+    """Whether the inode at (dirfd, name), or of `dirfd` itself, has a POSIX ACL."""
+    path = b"/proc/self/fd/%d/%s" % (dirfd, name) if name else b"/proc/self/fd/%d" % dirfd
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access"))
+    except OSError:
+        return False
