@@ -27,7 +27,7 @@ import time
 import traceback
 import typing as t
 
-from . import lease, protocol, recovery, states, systemd_notify
+from . import lease, protocol, recovery, retention, states, systemd_notify
 from .errors import AcidError, NoTransaction, Usage, WrongTransaction
 from .journal import Journal
 from .model import Step, Transaction
@@ -91,6 +91,7 @@ class Agent:
             self._watch_lease()
             if self._idle():
                 server.close()
+                retention.gc(self._journal)
                 return AGENT_IDLE
 
     @staticmethod

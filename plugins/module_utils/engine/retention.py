@@ -36,15 +36,21 @@ class Limits(t.NamedTuple):
 def gc(journal: Journal, *, limits: Limits | None = None, now_ns: int | None = None) -> list[str]:
     """Drop the images of ended transactions beyond their limits, the oldest first. Returns their ids."""
     now = time.time_ns() if now_ns is None else now_ns
-    ended = [value for value in journal.transactions() if value.images and value.state in _ENDED]
     dropped = []
-    for value in ended:
-        own = limits or Limits.of(value.options)
-        aged = value.ended_ns is not None and now - value.ended_ns > own.days * 86400e9
-        if aged or _share(STATE) > own.percent:
-            drop(journal, value)
-            dropped.append(value.id)
-    return dropped
+    kept = []
+    for value in journal.transactions():
+        if value.images and value.state in _ENDED:
+            own = limits or Limits.of(value.options)
+            aged = value.ended_ns is not None and now - value.ended_ns > own.days * 86400e9
+            (dropped if aged else kept).append(value)
+    for value in dropped:
+        drop(journal, value)
+    for value in kept:
+        if _share(STATE) <= (limits or Limits.of(value.options)).percent:
+            break
+        drop(journal, value)
+        dropped.append(value)
+    return [value.id for value in dropped]
 
 
 def drop(journal: Journal, value: Transaction) -> None:

@@ -27,7 +27,16 @@ from .wanted import Wanted, read
 
 
 def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False) -> Summary:
-    """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done."""
+    """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for another process's undo."""
+    lock = os.open(STATE + "/undo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _roll_back(journal, tx, reason=reason, at_boot=at_boot)
+    finally:
+        os.close(lock)
+
+
+def _roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool) -> Summary:
     start = time.monotonic()
     value = journal.get(tx)
     if value.state == states.ABORTED:
@@ -129,8 +138,12 @@ def _undo(
         if probe.name in before:
             outcome += probe.after_files(before[probe.name], about[probe.name])
     # Verified, not assumed (I5).
-    remaining = [sentence for probe in probes.after_files() if probe.name in before
-                 for sentence in probe.compare(before[probe.name], probe.capture(), about[probe.name])]
+    remaining = [
+        sentence
+        for probe in probes.after_files()
+        if probe.name in before
+        for sentence in probe.compare(before[probe.name], probe.capture(), about[probe.name])
+    ]
     for sentence in files.differs + list(outcome.failures) + remaining:
         journal.note(tx, DIFFERS, sentence)
     for path in [*outcome.notes, *files.moot[:100]]:

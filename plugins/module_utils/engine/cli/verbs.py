@@ -113,11 +113,6 @@ def _begin(arguments: argparse.Namespace) -> int:
     if options.get("durability", "process") != "process":
         raise Usage("durability: %s is not supported by this version." % options["durability"], hint="Use durability: process.")
     options["exclude"] = [*options.get("exclude", []), *request.get("exclude", [])]
-    journal = Journal()
-    try:
-        retention.gc(journal)
-    finally:
-        journal.close()
     client.start()
     answer = client.ask({"op": "begin", "name": request.get("name", ""), "owner": request.get("owner", ""), "options": options})
     if answer is None:
