@@ -108,7 +108,7 @@ class Hosts:
 @pytest.fixture(scope="session")
 def callback_lab() -> Iterator[str]:
     """Two hosts with a warm engine."""
-    name = "callback"
+    name = os.environ.get("ACID_CALLBACK_LAB", "callback")
     subprocess.run([str(LAB), "--lab", name, "down"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([str(LAB), "--lab", name, "up", "2"], check=True, stdout=subprocess.DEVNULL)
     yield name
