@@ -23,6 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     build = verbs.add_parser("build", help="build an image (cached by its recipe)")
     build.add_argument("--image", choices=[*IMAGES, "all"], default="base")
+    build.add_argument("--disks", action="store_true", help="also the ext4 and xfs images that `up --fs` copies")
     up = verbs.add_parser("up", help="add N running hosts")
     up.add_argument("count", type=int)
     up.add_argument("--fs", choices=FILE_SYSTEMS, default="btrfs")
@@ -121,6 +122,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if verb == "build":
         for name in IMAGES if arguments.image == "all" else [arguments.image]:
             print(image.build(name))
+            for fs in FILE_SYSTEMS[1:] if arguments.disks else ():
+                print(image.disk(name, fs))
     elif verb == "up":
         for host in lifecycle.up(arguments.lab, count=arguments.count, fs=arguments.fs, prefix=arguments.name, image_name=arguments.image):
             print(host.name, host.ip)

@@ -116,7 +116,13 @@ def serve(lab: Lab) -> None:
         # Looked up at each request: a rebuilt image has another path.
         return http.server.SimpleHTTPRequestHandler(*arguments, directory=str(image.ready("base") / "srv/repo"))
 
-    http.server.ThreadingHTTPServer((lab.gateway, PORT), handler).serve_forever()
+    class Server(http.server.ThreadingHTTPServer):
+        def service_actions(self) -> None:
+            # Twice a second: a server whose lab is gone ends by itself, whatever became of its pid file.
+            if not lab.run.exists():
+                raise SystemExit(0)
+
+    Server((lab.gateway, PORT), handler).serve_forever()
 
 
 def identify_disk(host: Host) -> None:

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from pathlib import Path
 
 import pytest
 from acidlab.debs import fill, generate
-from acidlab.oracle.hashes import Hashes
 from acidlab.pacmans import desc, read
 from acidlab.recipe import PACKAGES, image_key, tree_key
 
@@ -68,13 +66,3 @@ def test_images_are_keyed_by_their_recipe() -> None:
     assert tree_key("base", "bookworm") != tree_key("big", "bookworm")
     assert tree_key("base", "bookworm") != tree_key("base", "trixie")
     assert image_key("base", "bookworm") == image_key("base", "bookworm")
-
-
-def test_a_hash_is_remembered_only_for_a_settled_file(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(b"content")
-    hashes = Hashes(tmp_path / "none")
-    with open(file, "rb") as opened:
-        digest = hashes.sha256(opened.fileno(), os.fstat(opened.fileno()), "disk")
-    assert digest == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
-    assert hashes.fresh == {}
