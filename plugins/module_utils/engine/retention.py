@@ -37,7 +37,7 @@ def gc(journal: Journal, *, limits: Limits | None = None, now_ns: int | None = N
     """Drop the images of ended transactions beyond their limits, the oldest first. Returns their ids."""
     now = time.time_ns() if now_ns is None else now_ns
     dropped = []
-    kept = []
+    kept: list[Transaction] = []
     for value in journal.transactions():
         if value.images and value.state in _ENDED:
             own = limits or Limits.of(value.options)

@@ -10,6 +10,8 @@ Every part looks first and then acts, so a crash at any point is mended by runni
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 
 from . import states
