@@ -36,7 +36,7 @@ class Limits(t.NamedTuple):
 def gc(journal: Journal, *, limits: Limits | None = None, now_ns: int | None = None) -> list[str]:
     """Drop the images of ended transactions beyond their limits, the oldest first. Returns their ids."""
     now = time.time_ns() if now_ns is None else now_ns
-    dropped = []
+    dropped: list[Transaction] = []
     kept: list[Transaction] = []
     for value in journal.transactions():
         if value.images and value.state in _ENDED:
