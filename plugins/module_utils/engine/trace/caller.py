@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The thread whose call waits: its arguments, its memory, and where its paths and descriptors lead."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+from ..kernel import AT_FDCWD
+from .calls import FIXED
+from .resolve import Memory, Place, Resolver
+
+Arguments = tuple[int, int, int, int, int, int]
+#: Errors of resolving which the call itself will meet
+_FAILS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.EFAULT, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.ESRCH))
+
+
+class WillFail(Exception):
+    """The call will fail by itself, so it changes nothing."""
+
+
+class Caller:
+    """Set `thread` and `resolver` before each call. Every method raises WillFail where the call itself will fail."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.thread, self.resolver = 0, resolver
+        self._memory = Memory()
+
+    def text(self, address: int) -> bytes:
+        try:
+            return self._memory.string(self.thread, address)
+        except OSError as error:
+            raise foretold(error) from None
+
+    def memory(self, address: int, length: int) -> bytes:
+        try:
+            return self._memory.read(self.thread, address, length)
+        except OSError as error:
+            raise foretold(error) from None
+
+    def resolve(self, dfd: int, text: bytes, follow: bool) -> Place:
+        if not text:
+            raise WillFail
+        try:
+            return self.resolver.place(self.thread, dfd, text, follow=follow)
+        except OSError as error:
+            raise foretold(error) from None
+
+    def place(self, arguments: Arguments, dfd: int, path: int, follow: bool) -> Place:
+        return self.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), self.text(arguments[path]), follow)
+
+    def inode(self, dfd: int) -> Place:
+        """What the caller's descriptor is open on."""
+        try:
+            fd, state = self.resolver.inode(self.thread, dfd)
+        except OSError as error:
+            raise foretold(error) from None
+        return Place(fd, state, None, state)
+
+    def socket_path(self, address: int, length: int) -> bytes:
+        """The path of a UNIX socket's address; empty for other families and for abstract and unnamed sockets."""
+        if not 2 < length <= 128:
+            return b""
+        raw = self.memory(address, length)
+        if struct.unpack_from("<H", raw)[0] != 1 or raw[2:3] == b"\0":
+            return b""
+        return raw[2:].split(b"\0")[0]
+
+
+def foretold(error: OSError) -> BaseException:
+    """WillFail when the call will meet this error itself; else the error."""
+    return WillFail() if error.errno in _FAILS else error
+
+
+def signed(value: int) -> int:
+    """A 32-bit int argument as the caller meant it."""
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value & 0x80000000 else value
+
+
+def value(arguments: Arguments, at: int) -> int:
+    return int(at) if isinstance(at, FIXED) else arguments[at]

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Calls that make, remove and move names: what the places hold is imaged, and what loses its name is kept."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..errors import StepRefused
+from ..kernel import AT_FDCWD, Stat
+from .caller import Arguments, Caller, signed, value
+from .calls import Call
+from .images import Flight, Images, Inode
+from .resolve import Place
+
+_AT_REMOVEDIR = 0x200
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+#: On these a directory's link count is two and one for each subdirectory, so rmdir's failure can be foretold
+_COUNTING = (b"ext4", b"xfs", b"tmpfs")
+
+
+class Names:
+    """Handlers by the `does` of calls.py."""
+
+    def __init__(self, images: Images, caller: Caller) -> None:
+        self._images, self._caller = images, caller
+
+    def absent(self, place: Place, *, receives_old: bool = False) -> None:
+        """Something is to be made at the place; where something is already, the call will fail."""
+        if place.name is None or place.found is not None:
+            return
+        directory = self._images.directory(place.fd, place.parent)
+        if directory is not None:
+            self._images.touch_place(directory, place, receives_old=receives_old)
+            self._images.touch_parent(directory, place)
+
+    def create(self, arguments: Arguments, call: Call) -> None:
+        place = self._caller.place(arguments, call.at[0], call.at[1], False)
+        try:
+            self.absent(place)
+        finally:
+            os.close(place.fd)
+
+    def link(self, arguments: Arguments, call: Call) -> None:
+        place = self._caller.place(arguments, call.at[0], call.at[1], False)
+        try:
+            self.absent(place, receives_old=True)  # whether what it gets is old is not worth another look
+        finally:
+            os.close(place.fd)
+
+    def remove(self, arguments: Arguments, call: Call) -> None:
+        place = self._caller.place(arguments, call.at[0], call.at[1], False)
+        try:
+            self._removed(place, bool(value(arguments, call.at[2]) & _AT_REMOVEDIR))
+        finally:
+            os.close(place.fd)
+
+    def _removed(self, place: Place, is_rmdir: bool) -> None:
+        images, found, name = self._images, place.found, place.name
+        if name is None or (found is None and not images.flights):
+            return
+        if found is not None and (found.dev != place.parent.dev or stat.S_ISDIR(found.mode) != is_rmdir or self._not_empty(found)):
+            found = None
+            if not images.flights:
+                return
+        directory = images.directory(place.fd, place.parent)
+        if directory is None:
+            return
+        where = (directory.number, name)
+        if images.flights:
+            images.keep_arrivals(where)
+        if found is not None:
+            first = images.touch_place(directory, place)
+            images.keep(directory, place, first)
+            images.touch_parent(directory, place)
+
+    def _not_empty(self, state: Stat) -> bool:
+        fs = self._images.store.file_system(state.dev)
+        return state.nlink > 2 and stat.S_ISDIR(state.mode) and fs is not None and fs.fstype in _COUNTING
+
+    def rename(self, arguments: Arguments, call: Call) -> None:
+        flags = value(arguments, call.at[4])
+        old = self._caller.place(arguments, call.at[0], call.at[1], False)
+        try:
+            new = self._caller.place(arguments, call.at[2], call.at[3], False)
+            try:
+                self._renamed(old, new, flags)
+            finally:
+                os.close(new.fd)
+        finally:
+            os.close(old.fd)
+
+    def _renamed(self, old: Place, new: Place, flags: int) -> None:
+        images, source, target = self._images, old.found, new.found
+        if old.name is None or new.name is None or old.parent.dev != new.parent.dev:
+            return
+        if not images.flights and (source is None or (target is not None and (target.key == source.key or flags & _RENAME_NOREPLACE))):
+            return
+        origin, destination = images.directory(old.fd, old.parent), images.directory(new.fd, new.parent)
+        exchange = bool(flags & _RENAME_EXCHANGE)
+        moved: list[Inode] = []
+        places = []
+        if origin is not None:
+            places.append((origin.number, old.name))
+            moved += images.arrivals(places[0])
+            first = images.touch_place(origin, old)
+            images.touch_parent(origin, old)
+            if source is not None:
+                if destination is None:  # to a place that is not traced: it is lost from here
+                    if stat.S_ISDIR(source.mode) and not images.born(origin.fs, source):
+                        raise StepRefused("%s would be moved to a place that is not traced" % os.fsdecode(origin.path + b"/" + old.name))
+                    images.keep(origin, old, first)
+                moved += self._moved(old, origin.path)
+        if destination is not None:
+            places.append((destination.number, new.name))
+            if images.flights:
+                images.keep_arrivals(places[-1])
+            first = images.touch_place(destination, new, receives_old=bool(moved))
+            if target is not None and exchange:
+                moved += self._moved(new, destination.path)
+            elif target is not None:
+                images.keep(destination, new, first)
+            images.touch_parent(destination, new)
+        images.fly(Flight(tuple(places), tuple(moved)))
+
+    def _moved(self, place: Place, parent: bytes) -> list[Inode]:
+        """The inode at the place, when it is an old one. A directory that moves may have its own times changed."""
+        images, found, name = self._images, place.found, place.name
+        assert found is not None
+        assert name is not None
+        fs = images.traced(found.dev)
+        if fs is None or images.born(fs, found):
+            return []
+        inode = Inode(fs, images.reader.handle(place.fd, name), found, parent + b"/" + name)
+        if stat.S_ISDIR(found.mode):
+            images.touch_metadata(inode, images.key(found, place.fd, name))
+        return [inode]
+
+    def bind(self, arguments: Arguments, call: Call) -> None:
+        self.bound(self._caller.socket_path(arguments[1], signed(arguments[2])))
+
+    def bound(self, path: bytes) -> None:
+        if path:
+            place = self._caller.resolve(AT_FDCWD, path, False)
+            try:
+                self.absent(place)
+            finally:
+                os.close(place.fd)
