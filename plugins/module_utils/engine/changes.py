@@ -99,7 +99,7 @@ class Changes:
     def _arrived(self) -> set[InodeKey]:
         """Inodes that stand at a place now where they did not before."""
         if self._arrivals is None:
-            held = (self._after.place(place) for _, place in self._places)
+            held = (self._after.place(place) for dummy, place in self._places)
             self._arrivals = {one.inode for one in held if one is not None and one.inode in self._origins and self._moved(one.inode)}
         return self._arrivals
 

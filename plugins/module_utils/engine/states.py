@@ -8,6 +8,8 @@ docs/states.md is the output of `markdown()`; a test compares the two.
 
 from __future__ import annotations
 
+import sys
+
 from .errors import WrongState
 
 ACTIVE = "ACTIVE"
@@ -147,4 +149,4 @@ def _diagram(states: tuple[str, ...], legal: frozenset[tuple[str, str]]) -> list
 
 
 if __name__ == "__main__":
-    print(markdown(), end="")
+    sys.stdout.write(markdown())

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
         return int(arguments.function(arguments) or 0)
     except AcidError as error:
         if arguments.json:
-            print(json.dumps({"error": error.to_json()}))
+            say(json.dumps({"error": error.to_json()}))
         else:
             sys.stderr.write("acidctl: %s\n" % error)
         return error.exit_code
@@ -76,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
 def request_of(arguments: argparse.Namespace) -> Answer:
     if not arguments.request:
         return {}
@@ -93,16 +97,16 @@ def show(arguments: argparse.Namespace, answer: Answer) -> int:
     error = answer.get("error")
     if error is not None:
         if arguments.json:
-            print(json.dumps({"error": error}))
+            say(json.dumps({"error": error}))
         else:
             sys.stderr.write("acidctl: %s %s\n" % (error["msg"], error["hint"]))
         return int(answer.get("code", AcidError.exit_code))
     if arguments.json:
-        print(json.dumps(answer))
+        say(json.dumps(answer))
     else:
         for key, value in answer.items():
             if value not in ([], "", None):
-                print("%s: %s" % (key, value))
+                say("%s: %s" % (key, value))
     return 0
 
 
@@ -170,11 +174,11 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 def _ended(arguments: argparse.Namespace, done: Summary) -> int:
     if arguments.json:
-        print(json.dumps(done.to_json()))
+        say(json.dumps(done.to_json()))
     else:
-        print("%s: %s, %d paths, %.2f s" % (done.tx, done.state, done.paths, done.seconds))
+        say("%s: %s, %d paths, %.2f s" % (done.tx, done.state, done.paths, done.seconds))
         for sentence in done.differs:
-            print("  differs: %s" % sentence)
+            say("  differs: %s" % sentence)
     return 0 if done.state != states.UNDO_FAILED else 25
 
 

@@ -60,7 +60,7 @@ def parse(text: str) -> list[Mount]:
 
 
 def _mount(line: str) -> Mount:
-    left, _, right = line.partition(" - ")
+    left, right = line.split(" - ", 1)
     number, parent, device, root, point, options, *optional = left.split(" ")
     fstype, source, super_options = right.split(" ", 2)
     peers = [kind for tag, kind in _PEERS.items() if any(field.startswith(tag) for field in optional)]

@@ -92,7 +92,7 @@ def _ours(before: Image, now: Image, circumstances: Circumstances) -> Changes:
         return found
     meant = changes(_mounts(before), _mounts(circumstances.left))
     born, gone = {mount.same for mount in meant.born}, {mount.same for mount in meant.gone}
-    altered = {old.same for old, _ in meant.altered}
+    altered = {old.same for old, dummy in meant.altered}
     return Changes(
         tuple(mount for mount in found.born if mount.same in born),
         tuple(mount for mount in found.gone if mount.same in gone),

@@ -138,7 +138,7 @@ def _clock(circumstances: Circumstances, *, undo_too: bool = True) -> Callable[[
     if not circumstances.windows or circumstances.rebooted:
         return None
     offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    last = max(end for _, end in circumstances.windows)
+    last = max(end for dummy, end in circumstances.windows)
 
     def by_a_step(us: int) -> bool:
         ns = us * 1000 + offset

@@ -79,7 +79,8 @@ class Contents:
     def _touch_contents(self, place: Place) -> None:
         """A regular file is about to be written in place."""
         images, found = self._images, place.found
-        assert found is not None
+        if found is None:
+            return
         fs = images.store.file_system(found.dev)
         if fs is not None and fs.policy == VALUES:
             self._touch_value(place)

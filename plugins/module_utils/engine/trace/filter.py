@@ -12,7 +12,7 @@ import errno
 import struct
 import typing as t
 
-from .calls import IOCTLS, MACHINES, NAMESPACE_MASK, NEWEST, OPEN_MASK, X32_BIT, Abi
+from .calls import FIXED, IOCTLS, MACHINES, NAMESPACE_MASK, NEWEST, OPEN_MASK, X32_BIT, Abi
 
 _LOAD, _JUMP, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _NOTIFY, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x00050000
@@ -51,7 +51,7 @@ def _answer(abi: Abi, number: int) -> str:
         return "allow"
     if call.does == "refuse":
         return "enosys"
-    if call.does == "open" and call.at[2] >= 0 and type(call.at[2]) is int:
+    if call.does == "open" and not isinstance(call.at[2], FIXED):
         return "write:%d" % call.at[2]
     if call.does in ("clone", "unshare"):
         return "namespace:0"

@@ -223,8 +223,7 @@ class Images:
     def touch_place(self, directory: Directory, place: Place, *, receives_old: bool = False) -> bool:
         """Image of what the place holds; whether this was its first touch in the epoch. `receives_old`: it is about to get an inode that was
         there before the epoch, which must lose this name again, also where the directory was born in the epoch."""
-        name, found = place.name, place.found
-        assert name is not None
+        name, found = place.name or b"", place.found
         where = (directory.number, name)
         if where in self._seen_places:
             return False
@@ -247,9 +246,7 @@ class Images:
     def keep(self, directory: Directory, place: Place, first: bool) -> None:
         """The inode at the place is about to lose this name. One that was born in the epoch, and that does not stand at a place for the
         first time, need not be kept."""
-        found, name = place.found, place.name
-        assert found is not None
-        assert name is not None
+        name, found = place.held()
         if not first and self.born(directory.fs, found):
             return
         key = self.key(found, place.fd, name)

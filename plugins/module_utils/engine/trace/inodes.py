@@ -15,7 +15,8 @@ from .resolve import Place
 def inode_at(images: Images, place: Place, fs: t.Any) -> Inode | None:
     """The inode with its path; None when it lies outside what is traced."""
     found = place.found
-    assert found is not None
+    if found is None:
+        return None
     if place.name is None or found.dev != place.parent.dev:
         handle = images.reader.handle(place.fd, place.name or b"", 0 if place.name else AT_EMPTY_PATH)
         path = images.path(fs, handle)

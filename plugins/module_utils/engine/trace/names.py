@@ -126,9 +126,8 @@ class Names:
 
     def _moved(self, place: Place, parent: bytes) -> list[Inode]:
         """The inode at the place, when it is an old one. A directory that moves may have its own times changed."""
-        images, found, name = self._images, place.found, place.name
-        assert found is not None
-        assert name is not None
+        images = self._images
+        name, found = place.held()
         fs = images.traced(found.dev)
         if fs is None or images.born(fs, found):
             return []

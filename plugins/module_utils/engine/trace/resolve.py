@@ -40,6 +40,13 @@ class Place(t.NamedTuple):
     found: Stat | None
 
 
+    def held(self) -> tuple[bytes, Stat]:
+        """(name, what is there), for a place that is known to hold something under a name."""
+        if self.name is None or self.found is None:
+            raise ValueError("an empty place: %r" % (self,))
+        return self.name, self.found
+
+
 class Elsewhere(Exception):
     """The path leads into a FUSE or network file system."""
 
