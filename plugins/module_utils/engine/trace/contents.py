@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import stat
 import struct
 
@@ -101,18 +103,25 @@ class Contents:
         path = os.readlink(b"/proc/self/fd/%d" % place.fd)
         if place.name is not None:
             path += b"/" + place.name
-        if not below(path, (b"/proc/sys", b"/sys")) or path in self._values:
+        if not below(path, (b"/proc/sys", b"/sys")):
+            return
+        self._value(path)
+        for other in coupled(path):
+            self._value(other)
+
+    def _value(self, path: bytes) -> None:
+        if path in self._values:
             return
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             try:
-                value = os.read(fd, 65536)
+                found = os.read(fd, 65536)
             finally:
                 os.close(fd)
         except OSError:
             self._images.tell("irreversible", "write to %s, which cannot be read" % os.fsdecode(path))
             return
-        self._images.log.append(Value(self._images.step, path, value))
+        self._images.log.append(Value(self._images.step, path, found))
         self._values.add(path)
 
     def open_by_handle(self, arguments: Arguments, call: Call) -> None:
@@ -135,3 +144,13 @@ class Contents:
             self.open_place(Place(fd, found, None, found), arguments[2])
         finally:
             os.close(mount.fd)
+
+
+def coupled(path: bytes) -> list[bytes]:
+    """Other settings of the network that the kernel changes together with this one (Documentation/networking/ip-sysctl.rst)."""
+    match = re.fullmatch(rb"/proc/sys/net/(ipv[46])/conf/(?:all|default)/([a-z0-9_]+)", path)
+    family, names = (match[1], [match[2]]) if match else (b"ipv4", [])
+    if path == b"/proc/sys/net/ipv4/ip_forward" or path.endswith(b"/forwarding"):
+        family, names = (b"ipv6", [b"forwarding", b"accept_ra"]) if b"/ipv6/" in path else (b"ipv4", [b"forwarding", b"accept_redirects"])
+    found = [other for name in names for other in sorted(glob.glob(b"/proc/sys/net/%s/conf/*/%s" % (family, name)))]
+    return found + ([b"/proc/sys/net/ipv4/ip_forward"] if b"forwarding" in names and family == b"ipv4" else [])

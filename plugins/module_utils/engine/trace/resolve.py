@@ -24,7 +24,8 @@ from ..kernel import AT_EMPTY_PATH, Reader, Stat
 
 _PAGE = 4096
 _LINK_LIMIT = 40  # MAXSYMLINKS
-_PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+# no O_NOFOLLOW for openat2: with it a symlink at the end is ENOTDIR, as if the call had to fail, where RESOLVE_NO_SYMLINKS says ELOOP
 _IOV = struct.Struct("<QQ")
 
 
@@ -212,7 +213,7 @@ class _Walk:
             self._check(here.dev)
             if part == b"..":
                 if not self._is_root():
-                    self._enter(os.open("..", _PATH_DIRECTORY, dir_fd=self._here))
+                    self._enter(os.open("..", _PATH_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._here))
                 continue
             try:
                 found: Stat | None = self._stat(self._here, part, kernel.AT_SYMLINK_NOFOLLOW)
@@ -237,7 +238,7 @@ class _Walk:
                 return Place(self._here, here, part, found)
             if found is None:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-            self._enter(os.open(part, _PATH_DIRECTORY, dir_fd=self._here))
+            self._enter(os.open(part, _PATH_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._here))
         return self._whole()
 
     def _whole(self) -> Place:

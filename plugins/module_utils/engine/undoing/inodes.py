@@ -9,10 +9,12 @@ import stat
 import typing as t
 
 from .. import kernel, restore
-from ..undolog import Basic
+from ..undolog import Basic, Value
 from ..wanted import Inode
 from .ground import Ground
 from .places import Places
+
+_VALUE_PASSES = 3
 
 
 class Inodes:
@@ -88,16 +90,34 @@ class Inodes:
                 os.close(fd)
 
     def values(self) -> None:
-        """Settings of the kernel."""
-        for value in self._wanted.values.values():
-            try:
-                with open(value.path, "rb", buffering=0) as f:
-                    if f.read(65536) == value.value:
-                        continue
-                with open(value.path, "wb", buffering=0) as f:
-                    f.write(value.value)
-            except OSError as error:
-                self._ground.differs(value.path, "value not written back: %s" % error.strerror)
+        """Settings of the kernel, the latest first. Some are coupled (net.ipv4.conf.all.forwarding sets that of each interface), so those that
+        another one has moved are written again."""
+        wanted = list(reversed(list(self._wanted.values.values())))
+        for _attempt in range(_VALUE_PASSES):
+            wanted = [value for value in wanted if not self._write_value(value)]
+        for value in wanted:
+            if self._read_value(value) != value.value:
+                self._ground.differs(value.path, "the kernel's value is not what it was")
+
+    @staticmethod
+    def _read_value(value: Value) -> bytes:
+        try:
+            with open(value.path, "rb", buffering=0) as f:
+                return f.read(65536)
+        except OSError:
+            return b""
+
+    def _write_value(self, value: Value) -> bool:
+        """Whether nothing more is to be done for it: the file is gone, or the kernel refuses."""
+        if self._read_value(value) == value.value:
+            return False
+        try:
+            with open(value.path, "wb", buffering=0) as f:
+                f.write(value.value)
+        except OSError as error:
+            self._ground.differs(value.path, "value not written back: %s" % error.strerror)
+            return True
+        return False
 
     def verify(self, skip: t.Collection[str]) -> None:
         for inode, basic in self._wanted.basics.items():
