@@ -83,13 +83,23 @@ def test_nothing_is_left_after_all_were_undone(planted: tuple[Host, State, str])
     assert [str(difference) for difference in compare(before, capture(host))] == []
 
 
+# What Ansible does for one module without pipelining.
+MODULE = """
+    umask 77; set -e; mkdir -p ~/.ansible/tmp; mkdir ~/.ansible/tmp/module; cd ~/.ansible/tmp/module
+    echo "import platform, json" > module.py; python3 module.py; cd /; rm -r ~/.ansible/tmp/module
+"""
+
+
 def test_idle_host_does_not_change(planted: tuple[Host, State, str]) -> None:
     host, _before, fs = planted
     users = ("root", "deploy", "pwuser", "plain")
+    for user in users:
+        run(ssh.argv(host, [MODULE], user=user))
     before = capture(host)
     for number in range(10 if fs == "btrfs" else 2):
-        run(ssh.argv(host, ["id"], user=users[number % 4]))
-        run(ssh.argv(host, ["sudo -n true"], user="deploy"))
+        run(ssh.argv(host, [MODULE], user=users[number % 4]))
+        run(ssh.argv(host, ["sudo -n python3 -c 'import ssl' && sudo -n -u plain id"], user="deploy"))
+        run(ssh.argv(host, ["echo lab-secret | sudo -S id"], user="pwuser"))
         if number % 3 == 2:
             ssh.forget_connections(host)
         assert [str(difference) for difference in compare(before, capture(host))] == []

@@ -45,7 +45,7 @@ PATHS = (
     Rule(r"/run/systemd/propagate/.*", ABSENT, "one directory per running service with a mount namespace"),
     Rule(r"/run/user/[0-9]+", ABSENT, "run-time directory of a login"),
     Rule(r"/run/credentials/.*", ABSENT, "made and removed around each start of a service"),
-    Rule(r"/run/sudo/ts/.*", ABSENT, "sudo remembers who gave a password: become with a password"),
+    Rule(r"/run/sudo/ts", ABSENT, "sudo remembers who gave a password: become with a password"),
     Rule(r"(/var)?/tmp/systemd-private-.*", ABSENT, "random name per start of a service with PrivateTmp"),
     Rule(r"/run/motd\.dynamic", ABSENT, "written by sshd's PAM at a login"),
     Rule(r"/run/utmp", CONTENT, "logins"),
