@@ -53,7 +53,10 @@ def main(argv: list[str]) -> int:
     sock.close()
     environment = dict(os.environb)
     if user is not None:
-        environment = user.become()
+        try:
+            environment = user.become()
+        except (OSError, ValueError) as error:
+            _refuse("usage: the step cannot run as %s: %s." % (options["user"], error))
     try:
         os.execvpe(os.fsencode(command[0]), [os.fsencode(word) for word in command], environment)
     except OSError as error:
@@ -144,7 +147,7 @@ class _User:
             except (ValueError, OSError):
                 pass
         with open("/proc/%d/environ" % process, "rb") as f:
-            environment = dict(pair.split(b"=", 1) for pair in f.read().split(b"\0") if b"=" in pair)
+            environment = dict(pair.split(b"=", 1) for pair in f.read().split(b"\0") if pair.find(b"=") > 0)
         os.umask(int(status["Umask"], 8))
         os.setgroups([int(group) for group in status["Groups"].split()])
         os.setresgid(*[int(status["Gid"].split()[0])] * 3)

@@ -116,7 +116,8 @@ def _begin(arguments: argparse.Namespace) -> int:
     options = dict(request.get("options") or {})
     if options.get("durability", "process") != "process":
         raise Usage("durability: %s is not supported by this version." % options["durability"], hint="Use durability: process.")
-    options["exclude"] = [*options.get("exclude", []), *request.get("exclude", [])]
+    named = [*options.get("exclude", []), *request.get("exclude", [])]
+    options["exclude"] = [path for path in map(os.path.expanduser, named) if path.startswith("/")]  # only the host knows its homes
     client.start()
     answer = client.ask({"op": "begin", "name": request.get("name", ""), "owner": request.get("owner", ""), "options": options})
     if answer is None:
