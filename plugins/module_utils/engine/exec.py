@@ -3,7 +3,8 @@
 """The shim: `acidctl exec --tx ID --token N --step BASE64 [--user NAME] -- ARGV...`
 
 It asks the agent for a step, installs the filter, hands the listener over, and becomes ARGV. From then on each traced call of that process
-and of all that it starts waits for the agent. It starts with every task, so it imports as little as it can (no json, no socket.py, no argparse).
+and of all that it starts waits for the agent. It starts with every task, so it imports as little as it can (no json, no socket.py, no
+argparse).
 
 A step that may not run ends here: one line on stderr, exit code 97, and ARGV never started.
 """
@@ -100,7 +101,7 @@ def _install(code: bytes) -> int:
             break
     if ctypes.get_errno() == _EBUSY:
         _refuse(
-            "trace-unavailable: this process already has a seccomp listener: a transaction inside a step of another one, or a container tool's. "
+            "trace-unavailable: this process already has a seccomp listener: that of another transaction, or a container tool's. "
             "Run the inner one without acid.host."
         )
     _refuse("trace-unavailable: the kernel refused the filter: %s." % os.strerror(ctypes.get_errno()))
@@ -120,7 +121,8 @@ class _User:
         self._process = self._ancestor()
 
     def _ancestor(self) -> int:
-        """The nearest ancestor that is wholly this user's: sudo itself keeps the user's real id, with root's groups and limits of its own."""
+        """The nearest ancestor that is wholly this user's: sudo itself keeps the user's real id, with root's groups and limits of its
+        own."""
         process = os.getppid()
         while process > 1:
             status = self._status(process)

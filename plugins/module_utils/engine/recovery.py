@@ -19,7 +19,8 @@ RESUME, UNDO, WAIT = "resume", "undo", "wait"
 
 
 def after_death(journal: Journal, value: Transaction, *, step_was_running: bool) -> str:
-    """The agent is started anew and finds `value` open. Between steps nothing was lost, since images are written before the change; in a step
+    """The agent is started anew and finds `value` open. Between steps nothing was lost, since images are written before the change; in a
+    step
     calls may have failed, so the transaction is doomed: its controller hears so at the next request, or the lease ends it."""
     if value.state == states.ABORTING:
         return UNDO

@@ -113,7 +113,8 @@ def set_times(fd: int, basic: Basic) -> None:
 
 
 def differences(fd: int, basic: Basic, xattrs: t.Sequence[tuple[bytes, bytes]] | None, *, sized: bool) -> list[str]:
-    """What of the metadata is not as wanted, for the verification: names of attributes. `sized`: the contents were restored, so the size counts."""
+    """What of the metadata is not as wanted, for the verification: names of attributes. `sized`: the contents were restored, so the size
+    counts."""
     now, wrong = os.fstat(fd), []
     if stat.S_IFMT(now.st_mode) != stat.S_IFMT(basic.mode):
         return ["type"]

@@ -5,7 +5,8 @@
     summary = roll_back(journal, tx, reason="...")            the whole of it; the processes are dead already
     roll_back_to(open_transaction, point)                     an open transaction, which goes on afterwards
 
-Every part looks first and then acts, so a crash at any point is mended by running it again (I2). The log is verified before anything is touched (I7).
+Every part looks first and then acts, so a crash at any point is mended by running it again (I2). The log is verified before anything is
+touched (I7).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from .wanted import Wanted, read
 
 
 def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False) -> Summary:
-    """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for another process's undo."""
+    """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for another process's
+    undo."""
     lock = os.open(STATE + "/undo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -77,7 +79,8 @@ def _roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool) -> Summ
 
 
 def _read_log(journal: Journal, tx: str) -> tuple[Wanted, Writer]:
-    """The log, verified (I7). After a power cut its unsynced end may be missing, or HEAD may lead it: with `durability: process` what is whole is
+    """The log, verified (I7). After a power cut its unsynced end may be missing, or HEAD may lead it: with `durability: process` what is
+    whole is
     undone, and that it may not be all is said."""
     directory = directory_of(tx)
     try:

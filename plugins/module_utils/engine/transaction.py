@@ -4,7 +4,8 @@
 
     tx = OpenTransaction.begin(journal, ...);  tx.start_step(...);  tx.attach(...);  tx.savepoint(...);  tx.commit(...)
 
-Order of writes at commit (I3): every tracer lets run or has ended; the log's HEAD, durable; syncfs of each file system touched; then the one
+Order of writes at commit (I3): every tracer lets run or has ended; the log's HEAD, durable; syncfs of each file system touched; then the
+one
 row that says COMMITTED. If the agent dies before that row, all is undoable; after it, only clean-up is left.
 """
 

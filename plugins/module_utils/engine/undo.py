@@ -4,7 +4,8 @@
 
     outcome = undo(store, log, wanted, epoch=0)
 
-Each act first asks what is there, so that a crash anywhere is mended by running it again: places, inodes, the kernel's values, verification. Only
+Each act first asks what is there, so that a crash anywhere is mended by running it again: places, inodes, the kernel's values,
+verification. Only
 when all is exact is the log marked Undone, and the store's links are dropped, so that link counts are as before.
 """
 
@@ -42,7 +43,8 @@ def undo(store: Store, log: Writer, wanted: Wanted, *, epoch: int) -> Outcome:
 
 
 def drop_images(ground: Ground) -> None:
-    """Unlink what the store holds for the epochs that were undone: their links and copies, and what undo staged. Earlier epochs' images stay, and
+    """Unlink what the store holds for the epochs that were undone: their links and copies, and what undo staged. Earlier epochs' images
+    stay, and
     trees in quarantine until gc."""
     for number, fs in ground.file_systems.items():
         directory = ground.store.existing_directory(fs)

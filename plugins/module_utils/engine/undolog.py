@@ -5,7 +5,8 @@
     log = Writer.create(path);  log.append(Entry(...));  log.head()     the agent, while steps run
     for record in read(path, head): ...                                 undo, diff, verify
 
-Frame: length (u32) of the payload, number (u64, from 0), kind (u8), payload, chain (16 bytes): blake2b over the chain before and this frame.
+Frame: length (u32) of the payload, number (u64, from 0), kind (u8), payload, chain (16 bytes): blake2b over the chain before and this
+frame.
 A crash may leave a torn last frame: a reader ends there, provided that HEAD (number and chain, kept in a file of its own, written at
 step boundaries) is not beyond it. Any other damage is refused before a path is touched (I7).
 
@@ -32,7 +33,8 @@ LINK, INLINE, COPY, NOTHING = 1, 2, 3, 4
 
 
 class FileSystemSeen(t.NamedTuple):
-    """Number `fs` stands for this file system from here on. dev: (major << 32) | minor, for display; mount_point: where, in PID 1's namespace."""
+    """Number `fs` stands for this file system from here on. dev: (major << 32) | minor, for display; mount_point: where, in PID 1's
+    namespace."""
 
     fs: int
     dev: int

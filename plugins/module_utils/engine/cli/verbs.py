@@ -246,7 +246,7 @@ def _uninstall(arguments: argparse.Namespace) -> int:
     answer = client.ask({"op": "ping"})
     if answer is not None and answer.get("left_behind"):
         raise WrongState(
-            "%d step(s) of ended transactions have left processes running, and each of their calls is answered by the agent." % answer["left_behind"],
+            "%d step(s) of ended transactions have left processes running, and the agent answers their calls." % answer["left_behind"],
             hint="Restart those services first: they keep their filter as long as they live.",
         )
     if os.path.exists(PATH):

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """From a call that waits to the images it needs: each `does` of calls.py has a handler of that name in one of four classes.
 
-A handler returns, and the call may run; or it raises an error other than WillFail, and the caller must be answered EIO: no image, no change.
+A handler returns, and the call may run; or it raises an error other than WillFail, and the caller must be answered EIO: no image, no
+change.
 """
 
 from __future__ import annotations

@@ -2,11 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Before-images of places and inodes: what is put into the undo log and the store, once per epoch (I1, docs/adr/0001).
 
-A *place* is (directory, name). Images are taken the first time that an epoch touches a place or an inode, so the order in which two threads'
-calls then run does not matter: both images are from before both. Nothing is taken for inodes born in the epoch, nor for places in directories
+A *place* is (directory, name). Images are taken the first time that an epoch touches a place or an inode, so the order in which two
+threads'
+calls then run does not matter: both images are from before both. Nothing is taken for inodes born in the epoch, nor for places in
+directories
 that were: at the epoch's start they did not exist.
 
-A call goes on running after its notification is answered. Until its thread shows up again it is *in flight*: what it moves may arrive at its
+A call goes on running after its notification is answered. Until its thread shows up again it is *in flight*: what it moves may arrive at
+its
 places at any moment, so a second call at these places takes images of the arrivals too, by handle.
 """
 
@@ -177,7 +180,8 @@ class Images:
         return None
 
     def _hidden(self, dev: int) -> None:
-        """The host's namespace does not show this file system. The kernel's own (memfd, pipes) no namespace shows; one in memory that a step
+        """The host's namespace does not show this file system. The kernel's own (memfd, pipes) no namespace shows; one in memory that a
+        step
         mounted for itself goes with its namespace."""
         if dev in self._hidden_devices:
             return
@@ -221,7 +225,8 @@ class Images:
     # -- places ----------------------------------------------------------------------------------------------------------
 
     def touch_place(self, directory: Directory, place: Place, *, receives_old: bool = False) -> bool:
-        """Image of what the place holds; whether this was its first touch in the epoch. `receives_old`: it is about to get an inode that was
+        """Image of what the place holds; whether this was its first touch in the epoch. `receives_old`: it is about to get an inode that
+        was
         there before the epoch, which must lose this name again, also where the directory was born in the epoch."""
         name, found = place.name or b"", place.found
         where = (directory.number, name)

@@ -148,7 +148,8 @@ class Ground:
         if state is None or not state.attributes & _LOCKS:
             return
         handle = self.reader.handle(dirfd, name, 0 if name else kernel.AT_EMPTY_PATH)
-        real = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=dirfd) if name else os.open(proc(dirfd), os.O_RDONLY | os.O_NONBLOCK)
+        real = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=dirfd) if name else os.open(proc(dirfd), os.O_RDONLY |
+        os.O_NONBLOCK)
         try:
             number = next(number for number, fs in self.file_systems.items() if fs.dev == state.dev)
             if not self._knows_flags(number, handle):
@@ -160,7 +161,7 @@ class Ground:
             os.close(real)
 
     def _knows_flags(self, fs: int, handle: bytes) -> bool:
-        return any((fs, known) == (number, handle) or self.wanted.inode(number, known) == handle for number, known in self.wanted.flags if number == fs)
+        return any(self.wanted.inode(number, known) == handle for number, known in self.wanted.flags if number == fs)
 
     def inodes_wanted(self, entries: t.Iterable[Entry]) -> set[Inode]:
         return {(entry.fs, self.wanted.inode(entry.fs, entry.handle)) for entry in entries if entry.mode}

@@ -90,7 +90,8 @@ class Inodes:
                 os.close(fd)
 
     def values(self) -> None:
-        """Settings of the kernel, the latest first. Some are coupled (net.ipv4.conf.all.forwarding sets that of each interface), so those that
+        """Settings of the kernel, the latest first. Some are coupled (net.ipv4.conf.all.forwarding sets that of each interface), so
+        those that
         another one has moved are written again."""
         wanted = list(reversed(list(self._wanted.values.values())))
         for _attempt in range(_VALUE_PASSES):

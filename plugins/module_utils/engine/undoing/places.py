@@ -27,7 +27,8 @@ from .ground import Ground
 class Places:
     def __init__(self, ground: Ground) -> None:
         self._ground, self._wanted = ground, ground.wanted
-        self.entries = [entry for entry in self._wanted.entries.values() if self._wanted.directories[entry.directory].fs in ground.file_systems]
+        self.entries = [entry for entry in self._wanted.entries.values() if self._wanted.directories[entry.directory].fs in
+        ground.file_systems]
         self.entries.sort(key=lambda entry: entry.directory)
         #: inodes made anew with all their metadata: nothing more is to be done for them
         self.finished: set[Inode] = set()
@@ -52,7 +53,8 @@ class Places:
     # -- 1 ---------------------------------------------------------------------------------------------------------------
 
     def _remake_directories(self) -> None:
-        """Parents first. A directory whose own directory is no more, and is not wanted either, was born later than the state to bring back."""
+        """Parents first. A directory whose own directory is no more, and is not wanted either, was born later than the state to bring
+        back."""
         gone = [entry for entry in self.entries if stat.S_ISDIR(entry.mode) and not self._lives(entry)]
         while gone:
             ready = [entry for entry in gone if self._ground.directory(entry.directory) is not None]
@@ -131,7 +133,10 @@ class Places:
                     ground.differs(ground.path(entry), "the directory could not be found again (last seen at %s)" % os.fsdecode(path))
                     return
                 ground.unlocking(
-                    lambda: os.rename(name, entry.name, src_dir_fd=source, dst_dir_fd=directory), (directory, b""), (source, b""), (source, name)
+                    lambda: os.rename(name, entry.name, src_dir_fd=source, dst_dir_fd=directory),
+                    (directory, b""),
+                    (source, b""),
+                    (source, name),
                 )
             finally:
                 os.close(source)
@@ -151,7 +156,8 @@ class Places:
             return
         fd = ground.inode(*inode)
         if fd < 0:
-            if only and ground.found(entry) is None:  # straight into its place: if we die here, the next undo finds a stranger and replaces it
+            if only and ground.found(entry) is None:
+                # straight into its place: if we die here, the next undo finds a stranger and replaces it
                 self._remake(entry, directory, entry.name)
                 return
             staging, name = ground.staging(entry.fs), ground.staged_name(b"n", entry.fs, entry.handle)
@@ -183,7 +189,10 @@ class Places:
         ground, staging = self._ground, self._ground.staging(entry.fs)
         try:
             ground.unlocking(
-                lambda: os.rename(name, entry.name, src_dir_fd=staging, dst_dir_fd=directory), (directory, b""), (directory, entry.name), (staging, name)
+                lambda: os.rename(name, entry.name, src_dir_fd=staging, dst_dir_fd=directory),
+                (directory, b""),
+                (directory, entry.name),
+                (staging, name),
             )
         except FileNotFoundError:
             return False
@@ -212,7 +221,8 @@ class Places:
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dirfd)
         try:
             if image.data or image.how == COPY:
-                self.write_image(fd, inode[0], image.how, image.number, image.data, image.size if isinstance(image, Content) else basic.size)
+                self.write_image(fd, inode[0], image.how, image.number, image.data, image.size if isinstance(image, Content) else
+                basic.size)
             restore.set_basic(fd, basic)
             xattrs = self._wanted.xattrs.get(inode)
             if xattrs is not None:
