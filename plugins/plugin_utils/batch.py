@@ -81,7 +81,7 @@ class Batch:
             result = [*self._refused.values(), *(self._report(found, undo.get(host, ""), failures) for host, found in open_now.items())]
         waiting = [self._give_up_waiting(host) for host in self.plans if self._ledger.waiting(host) is not None]
         for report in result:
-            if report.outcome != reports.COMMITTED:
+            if report.outcome in (reports.UNDO_FAILED, reports.LEFT_TO_HOST):
                 self._mark_failed(report.host)
             if report.outcome == reports.ROLLED_BACK:
                 self._tqm._variable_manager.clear_facts(report.host)
@@ -145,7 +145,10 @@ class Batch:
             return "the host became unreachable"
         if host in self._tqm._failed_hosts or self._tqm._stats.failures.get(host, 0) > failures:
             return "a task failed"
-        return next((event.data["reason"] for event in self._ledger.since_begin(host) if event.kind == BYPASSED), "")
+        bypassed = next((event.data["reason"] for event in self._ledger.since_begin(host) if event.kind == BYPASSED), "")
+        if bypassed:
+            self._mark_failed(host)  # for Ansible all was well there
+        return bypassed
 
     def _end(self, action: str, hosts: list[str]) -> dict[str, str]:
         """The sentence of each host where it did not work."""

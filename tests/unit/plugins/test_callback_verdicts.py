@@ -71,15 +71,20 @@ CASES = {
 }
 
 
+# Also run without the callback: the same words on stdout, the same exit code.
+COMPARED = ("a task fails on one host", "clear_host_errors does not hide a failure", "end_play", "any_errors_fatal", "a handler fails")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_verdict_and_the_exit_code_are_the_plays_own(controller, name):
     tasks, keywords, (h1, h2), rc = CASES[name]
     source = play(tasks, keywords)
-    plain = controller.play(source, hosts="h1,h2", callback=False, ANSIBLE_FORKS="1")
     run = controller.play(source, hosts="h1,h2", ANSIBLE_FORKS="1")
-    assert plain.rc == rc, plain.stdout
     assert run.rc == rc, run.stdout + run.stderr
-    assert timeless(run.stdout) == timeless(plain.stdout)
+    if name in COMPARED:
+        plain = controller.play(source, hosts="h1,h2", callback=False, ANSIBLE_FORKS="1")
+        assert plain.rc == rc, plain.stdout
+        assert timeless(run.stdout) == timeless(plain.stdout)
     for host, outcome in (("h1", h1), ("h2", h2)):
         words = {"committed": "committed", "rolled_back": "rolled back"}
         if outcome is None:
