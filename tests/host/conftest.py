@@ -107,8 +107,8 @@ class Hosts:
 
 @pytest.fixture(scope="session")
 def callback_lab() -> Iterator[str]:
-    """Two hosts with a warm engine."""
-    name = os.environ.get("ACID_CALLBACK_LAB", "callback")
+    """Two hosts, in a lab that no other run of the tests takes for its own."""
+    name = f"cb{os.getpid()}"
     subprocess.run([str(LAB), "--lab", name, "down"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([str(LAB), "--lab", name, "up", "2"], check=True, stdout=subprocess.DEVNULL)
     yield name
