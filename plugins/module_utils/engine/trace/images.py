@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 import time
 import typing as t
 
@@ -137,6 +138,7 @@ class Images:
         self._seen_flags: set[Key] = set()
         self._seen_contents: set[Key] = set()
         self._kept: set[Key] = set()
+        self._modes: dict[Key, int] = {}
         self.flights: dict[int, Flight] = {}
 
     def epoch(self, epoch: int, step: int) -> None:
@@ -234,7 +236,7 @@ class Images:
             return False
         if not receives_old and self.born(directory.fs, place.parent) and (found is None or self.born(directory.fs, found)):
             return False
-        if found is None:
+        if found is None or self.born(directory.fs, place.parent):  # at the epoch's start there was no such place
             self.log.append(Entry(self.step, directory.number, 0, directory.fs.number, b"", name))
         else:
             self.log.append(Entry(self.step, directory.number, found.mode, directory.fs.number, self.reader.handle(place.fd, name), name))
@@ -318,6 +320,10 @@ class Images:
         )
         self._seen_basic.add(key)
 
+    def mode_changes(self, key: Key, mode: int) -> None:
+        """chmod is about to change the mode, and with it an ACL. Asking each inode for one would cost more than keeping the mode in mind."""
+        self._modes.setdefault(key, mode)
+
     def metadata_seen(self, key: Key, *, xattrs: bool, flags: bool) -> bool:
         return key in self._seen_basic and (not xattrs or key in self._seen_xattrs) and (not flags or key in self._seen_flags)
 
@@ -327,9 +333,13 @@ class Images:
         if xattrs and key not in self._seen_xattrs:
             fd = fs.open(handle)
             try:
-                self.log.append(Xattrs(self.step, fs.number, handle, read_xattrs(fd)))
+                pairs = read_xattrs(fd)
             finally:
                 os.close(fd)
+            if key in self._modes:
+                acl = os.fsencode(_ACL)
+                pairs = tuple((name, acl_of_mode(data, self._modes[key]) if name == acl else data) for name, data in pairs)
+            self.log.append(Xattrs(self.step, fs.number, handle, pairs))
             self._seen_xattrs.add(key)
         if flags and key not in self._seen_flags and stat.S_IFMT(state.mode) in (stat.S_IFREG, stat.S_IFDIR):
             fd = fs.open(handle, os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME)
@@ -432,10 +442,14 @@ def read_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(pairs)
 
 
-def has_acl(dirfd: int, name: bytes) -> bool:
-    """Whether the inode at (dirfd, name), or of `dirfd` itself, has a POSIX ACL."""
-    path = b"/proc/self/fd/%d/%s" % (dirfd, name) if name else b"/proc/self/fd/%d" % dirfd
-    try:
-        return bool(os.getxattr(path, "system.posix_acl_access"))
-    except OSError:
-        return False
+_ACL = "system.posix_acl_access"
+_ACL_ENTRY = struct.Struct("<HHI")
+_USER_OBJ, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
+
+
+def acl_of_mode(acl: bytes, mode: int) -> bytes:
+    """The ACL (include/uapi/linux/posix_acl_xattr.h) as it was when the inode had `mode`: chmod changes its owner, mask and other entries."""
+    entries = [_ACL_ENTRY.unpack_from(acl, at) for at in range(4, len(acl), _ACL_ENTRY.size)]
+    group = _MASK if any(tag == _MASK for tag, _perm, _id in entries) else _GROUP_OBJ
+    bits = {_USER_OBJ: mode >> 6 & 7, group: mode >> 3 & 7, _OTHER: mode & 7}
+    return acl[:4] + b"".join(_ACL_ENTRY.pack(tag, bits.get(tag, perm), id_) for tag, perm, id_ in entries)

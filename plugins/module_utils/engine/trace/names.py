@@ -104,7 +104,7 @@ class Names:
         if origin is not None:
             places.append((origin.number, old.name))
             moved += images.arrivals(places[0])
-            first = images.touch_place(origin, old)
+            first = images.touch_place(origin, old, receives_old=exchange and target is not None)
             images.touch_parent(origin, old)
             if source is not None:
                 if destination is None:  # to a place that is not traced: it is lost from here
