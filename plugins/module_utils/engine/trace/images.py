@@ -321,7 +321,7 @@ class Images:
         self._seen_basic.add(key)
 
     def mode_changes(self, key: Key, mode: int) -> None:
-        """chmod is about to change the mode, and with it an ACL. Asking each inode for one would cost more than keeping the mode in mind."""
+        """chmod is about to change the mode, and with it an ACL. To ask each inode for one would cost more than to remember."""
         self._modes.setdefault(key, mode)
 
     def metadata_seen(self, key: Key, *, xattrs: bool, flags: bool) -> bool:
@@ -448,7 +448,7 @@ _USER_OBJ, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
 
 
 def acl_of_mode(acl: bytes, mode: int) -> bytes:
-    """The ACL (include/uapi/linux/posix_acl_xattr.h) as it was when the inode had `mode`: chmod changes its owner, mask and other entries."""
+    """The ACL (linux/posix_acl_xattr.h) as it was when the inode had `mode`: chmod changes its owner, mask and other entries."""
     entries = [_ACL_ENTRY.unpack_from(acl, at) for at in range(4, len(acl), _ACL_ENTRY.size)]
     group = _MASK if any(tag == _MASK for tag, _perm, _id in entries) else _GROUP_OBJ
     bits = {_USER_OBJ: mode >> 6 & 7, group: mode >> 3 & 7, _OTHER: mode & 7}

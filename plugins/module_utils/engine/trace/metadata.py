@@ -10,7 +10,7 @@ from ..kernel import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from .caller import Arguments, Caller, signed, value
 from .calls import IOCTLS, Call
 from .contents import Contents
-from .images import Images, has_acl
+from .images import Images
 from .inodes import inode_at, touch_arrivals
 from .resolve import Place
 
@@ -25,10 +25,10 @@ class Metadata:
         self._metadata(arguments, call)
 
     def mode(self, arguments: Arguments, call: Call) -> None:
-        self._metadata(arguments, call, acl=True)
+        self._metadata(arguments, call, mode=True)
 
     def mode_fd(self, arguments: Arguments, call: Call) -> None:
-        self._touch_metadata(self._caller.inode(signed(arguments[0])), acl=True)
+        self._touch_metadata(self._caller.inode(signed(arguments[0])), mode=True)
 
     def owner(self, arguments: Arguments, call: Call) -> None:
         self._metadata(arguments, call, xattrs=True)  # chown drops capabilities
@@ -57,12 +57,12 @@ class Metadata:
         place = self._caller.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, not at_flags & AT_SYMLINK_NOFOLLOW)
         self._touch_metadata(place, **what)
 
-    def _touch_metadata(self, place: Place, *, xattrs: bool = False, flags: bool = False, acl: bool = False) -> None:
-        """`acl`: chmod changes an ACL too, where there is one."""
+    def _touch_metadata(self, place: Place, *, xattrs: bool = False, flags: bool = False, mode: bool = False) -> None:
+        """`mode`: the call is a chmod, which changes an ACL too."""
         images, found = self._images, place.found
         try:
             if images.flights:
-                touch_arrivals(self._images, place, xattrs=xattrs or acl, flags=flags)
+                touch_arrivals(self._images, place, xattrs=xattrs, flags=flags)
             if found is None:
                 return
             fs = images.traced(found.dev)
@@ -70,7 +70,8 @@ class Metadata:
                 return
             name, at = (place.name, 0) if place.name is not None else (b"", AT_EMPTY_PATH)
             key = images.key(found, place.fd, name, at)
-            xattrs = xattrs or (acl and has_acl(place.fd, name))
+            if mode:
+                images.mode_changes(key, found.mode)
             if images.metadata_seen(key, xattrs=xattrs, flags=flags):
                 return
             inode = inode_at(self._images, place, fs)
