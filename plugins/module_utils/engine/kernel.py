@@ -183,6 +183,12 @@ def set_flags(fd: int, flags: int) -> None:
         fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("<Q", want))
 
 
+def clear_flags(fd: int) -> None:
+    """Take those away that a new inode has from its directory."""
+    if get_flags(fd):
+        set_flags(fd, 0)
+
+
 def syncfs(fd: int) -> None:
     if libc.syncfs(fd) < 0:
         raise fail("syncfs")

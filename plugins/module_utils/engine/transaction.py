@@ -276,6 +276,8 @@ class OpenTransaction:
             tracer.join(timeout=5.0)
 
     def close(self) -> None:
+        with self.lock:
+            self._images.forget()
         self.log.close()
         self.store.close()
 

@@ -58,6 +58,20 @@ class Wanted:
     next_number: int = 1
     last_epoch: int = 0
 
+    def xattrs_of(self, inode: Inode) -> tuple[tuple[bytes, bytes], ...] | None:
+        """All extended attributes that the inode had; None: unchanged. For one kept in the log, those not recorded were not there."""
+        found = self.xattrs.get(inode)
+        return found.pairs if found is not None else () if self._in_log(inode) else None
+
+    def flags_of(self, inode: Inode) -> int | None:
+        """Likewise its flags."""
+        found = self.flags.get(inode)
+        return found.flags if found is not None else 0 if self._in_log(inode) else None
+
+    def _in_log(self, inode: Inode) -> bool:
+        keep = self.keeps.get(inode)
+        return keep is not None and keep.how != LINK
+
     def inode(self, fs: int, handle: bytes) -> bytes:
         """The handle by which the inode goes now."""
         while (fs, handle) in self.aliases:

@@ -50,7 +50,6 @@ from .resolve import Place
 SMALL = 1024
 #: Contents up to this many bytes go into the log itself.
 INLINE_LIMIT = 4096
-_CLOCK_REALTIME_COARSE = 5  # linux/time.h
 _GONE = (errno.ENOENT, errno.ESTALE)
 _FLIGHTS = 4
 
@@ -142,12 +141,16 @@ class Images:
         self.flights: dict[int, Flight] = {}
 
     def epoch(self, epoch: int, step: int) -> None:
-        """A new epoch begins. Births count from the kernel's coarse clock, the one that stamps inodes: what was born in the very
-        tick in which the epoch begins is taken for old, which costs an image and no more."""
+        """A new epoch begins. The fine clock is never behind the one that stamps inodes; the coarse one is, since Linux 6.13 hands out fine stamps
+        too. What is born in the very tick in which the epoch begins may be taken for old, which costs an image and no more."""
         self.settle_all()
         self._forget()
-        self._epoch_start = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+        self._epoch_start = time.clock_gettime_ns(time.CLOCK_REALTIME)
         self.log.append(EpochStarted(epoch, step))
+
+    def forget(self) -> None:
+        """The transaction ends: the memory of 100,000 places is worth having back before the undo."""
+        self._forget()
 
     def born(self, fs: FileSystem, state: Stat) -> bool:
         """Whether the inode was made in this epoch. The upper bound keeps out birth times in the future, from a clock that was wrong."""
@@ -274,7 +277,7 @@ class Images:
                 how, data = INLINE, self._target(fs, handle)
             elif kind == stat.S_IFREG:
                 how, number, data = self._contents(fs, handle, state.size)
-            self.touch_metadata(inode, key, xattrs=True, flags=kind in (stat.S_IFREG, stat.S_IFDIR))
+            self.touch_metadata(inode, key, xattrs=True, flags=kind in (stat.S_IFREG, stat.S_IFDIR), kept=True)
         self.log.append(Keep(self.step, fs.number, handle, how, number, data))
         self._kept.add(key)
         if how == LINK:
@@ -327,8 +330,9 @@ class Images:
     def metadata_seen(self, key: Key, *, xattrs: bool, flags: bool) -> bool:
         return key in self._seen_basic and (not xattrs or key in self._seen_xattrs) and (not flags or key in self._seen_flags)
 
-    def touch_metadata(self, inode: Inode, key: Key, *, xattrs: bool = False, flags: bool = False) -> None:
-        """Image of owner, mode and times; and of the extended attributes, and the inode flags, where these may change."""
+    def touch_metadata(self, inode: Inode, key: Key, *, xattrs: bool = False, flags: bool = False, kept: bool = False) -> None:
+        """Image of owner, mode and times; and of the extended attributes, and the inode flags, where these may
+        change. `kept`: the inode is kept in the log, so that it has none of those that are not recorded."""
         fs, handle, state, path = inode
         if xattrs and key not in self._seen_xattrs:
             fd = fs.open(handle)
@@ -339,15 +343,18 @@ class Images:
             if key in self._modes:
                 acl = os.fsencode(_ACL)
                 pairs = tuple((name, acl_of_mode(data, self._modes[key]) if name == acl else data) for name, data in pairs)
-            self.log.append(Xattrs(self.step, fs.number, handle, pairs))
-            self._seen_xattrs.add(key)
+            if pairs or not kept:
+                self.log.append(Xattrs(self.step, fs.number, handle, pairs))
+                self._seen_xattrs.add(key)
         if flags and key not in self._seen_flags and stat.S_IFMT(state.mode) in (stat.S_IFREG, stat.S_IFDIR):
             fd = fs.open(handle, os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME)
             try:
-                self.log.append(Flags(self.step, fs.number, handle, kernel.get_flags(fd)))
+                found = kernel.get_flags(fd)
             finally:
                 os.close(fd)
-            self._seen_flags.add(key)
+            if found or not kept:
+                self.log.append(Flags(self.step, fs.number, handle, found))
+                self._seen_flags.add(key)
         if key not in self._seen_basic:
             self._basic(fs, handle, state, key, path)
 

@@ -58,12 +58,12 @@ class Inodes:
             if inode[0] in self._ground.file_systems:
                 self._ground.outcome.moot.append(os.fsdecode(basic.path))
             return
-        xattrs = self._wanted.xattrs.get(inode)
+        pairs = self._wanted.xattrs_of(inode)
 
         def act() -> None:
             restore.set_basic(fd, basic)
-            if xattrs is not None:
-                restore.set_xattrs(fd, xattrs.pairs)
+            if pairs is not None:
+                restore.set_xattrs(fd, pairs)
             restore.set_times(fd, basic)
 
         try:
@@ -126,8 +126,7 @@ class Inodes:
             if fd < 0:
                 continue
             try:
-                xattrs = self._wanted.xattrs.get(inode)
-                wrong = restore.differences(fd, basic, None if xattrs is None else xattrs.pairs, sized=inode in self._wanted.contents)
+                wrong = restore.differences(fd, basic, self._wanted.xattrs_of(inode), sized=inode in self._wanted.contents)
             finally:
                 os.close(fd)
             if wrong and os.fsdecode(basic.path) not in skip:

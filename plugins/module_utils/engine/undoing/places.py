@@ -76,6 +76,12 @@ class Places:
         staging, name = ground.staging(entry.fs), ground.staged_name(b"d", entry.fs, entry.handle)
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=staging)
+        if self._wanted.flags_of((entry.fs, entry.handle)) == 0:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=staging)
+            try:
+                kernel.clear_flags(fd)
+            finally:
+                os.close(fd)
         ground.alias(entry.fs, entry.handle, ground.reader.handle(staging, name))
 
     # -- 2, 3 ------------------------------------------------------------------------------------------------------------
@@ -224,12 +230,9 @@ class Places:
                 self.write_image(fd, inode[0], image.how, image.number, image.data, image.size if isinstance(image, Content) else
                 basic.size)
             restore.set_basic(fd, basic)
-            xattrs = self._wanted.xattrs.get(inode)
-            if xattrs is not None:
-                restore.set_xattrs(fd, xattrs.pairs)
+            restore.set_xattrs(fd, self._wanted.xattrs_of(inode) or ())
             restore.set_times(fd, basic)
-            flags = self._wanted.flags.get(inode)
-            if flags is not None and kernel.get_flags(fd) == flags.flags and not restore.differences(fd, basic, None, sized=True):
+            if kernel.get_flags(fd) == self._wanted.flags_of(inode) and not restore.differences(fd, basic, None, sized=True):
                 self.finished.add(inode)
         finally:
             os.close(fd)
