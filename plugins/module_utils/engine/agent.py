@@ -265,7 +265,7 @@ class Agent:
                 hint="acidctl list shows what became of it.",
             )
         if tx and self._open.id != tx:
-            raise WrongTransaction("The open transaction is %s, not %s." % (self._open.id, tx))
+            raise WrongTransaction("The open transaction is %s, not %s." % (self._open.id, tx), hint="acidctl info tells whose it is.")
         return self._open
 
     def _answer(self, request: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -346,7 +346,11 @@ class Reader:
 
     def __iter__(self) -> t.Iterator[Image]:
         head = Head(0, bytes(_CHAIN)) if self._lenient else self._head()
-        with open(self._directory + "/log", "rb", buffering=1 << 20) as f:
+        try:
+            log = open(self._directory + "/log", "rb", buffering=1 << 20)
+        except OSError as error:
+            raise self._damaged("log", "it cannot be read (%s)" % error.strerror) from error
+        with log as f:
             while True:
                 if self.count == head.records and self.chain != head.chain:
                     raise self._damaged("log", "record %d does not match HEAD" % (self.count - 1))
