@@ -282,7 +282,7 @@ def test_two_plays_deliver_at_the_same_time(hosts):
     def run() -> None:
         done.append(subprocess.run(command, cwd=hosts.folder, env=environment, capture_output=True, check=False).returncode)
 
-    threads = [threading.Thread(target=run) for _ in range(2)]
+    threads = [threading.Thread(target=run) for _unused in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -116,7 +116,7 @@ def test_the_hosts_own_error_at_install_is_passed_on(sources, install):
     (sources / "cli.py").write_text(
         'def main(argv):\n    print(\'{"error": {"class": "not-root", "msg": "no", "hint": ""}}\')\n    return 12\n'
     )
-    rc, answer, _ = install(delivery.engine.__wrapped__(sources))
+    rc, answer, _library = install(delivery.engine.__wrapped__(sources))
     assert (rc, answer["error"]["class"]) == (12, "not-root")
 
 
