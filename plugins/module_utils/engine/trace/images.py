@@ -141,8 +141,8 @@ class Images:
         self.flights: dict[int, Flight] = {}
 
     def epoch(self, epoch: int, step: int) -> None:
-        """A new epoch begins. The fine clock is never behind the one that stamps inodes; the coarse one is, since Linux 6.13 hands out fine stamps
-        too. What is born in the very tick in which the epoch begins may be taken for old, which costs an image and no more."""
+        """A new epoch begins. The fine clock is never behind the one that stamps inodes; the coarse one is, since Linux 6.13 hands out
+        fine stamps too. What is born in the very tick in which the epoch begins may be taken for old, which costs an image and no more."""
         self.settle_all()
         self._forget()
         self._epoch_start = time.clock_gettime_ns(time.CLOCK_REALTIME)
