@@ -21,7 +21,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from scenario import built, catalog, modes
-from scenario.outcome import Results, table
+from scenario.outcome import Results, measured, table
 from scenario.player import BUILD, Player
 from scenario.stage import LAB, LabError, Stage
 
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     stage = Stage(arguments.lab)
     print(f"---- {len(scenarios)} plays, seed {seed}, lab {arguments.lab}", flush=True)
     with built.mirror(stage.open()) as url:
-        player = Player(stage, url, FOLDER / "logs" / arguments.lab)
+        player = Player(stage, url, FOLDER / "logs" / arguments.lab, measured(FOLDER / "results" / arguments.lab))
         good = [_run(mode, player, scenarios, arguments, seed) for mode in (modes.MODES if arguments.mode == "all" else [arguments.mode])]
     return 0 if all(good) else 1
 

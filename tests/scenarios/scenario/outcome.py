@@ -49,6 +49,12 @@ class Results:
             out.write(_line(outcome))
 
 
+def measured(folder: Path) -> dict[str, float]:
+    """How long each play took in earlier runs of this lab: only to choose random moments by."""
+    runs = [outcome for mode in ("control", "exact") for outcome in _read(folder / f"{mode}.jsonl")]
+    return {outcome.scenario: outcome.figures["seconds"] for outcome in runs if "seconds" in outcome.figures}
+
+
 def source_key() -> str:
     """Over everything that decides what a run shows."""
     digest = hashlib.sha256()
