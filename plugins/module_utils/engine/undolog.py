@@ -347,7 +347,7 @@ class Reader:
     def __iter__(self) -> t.Iterator[Image]:
         head = Head(0, bytes(_CHAIN)) if self._lenient else self._head()
         try:
-            log = open(self._directory + "/log", "rb", buffering=1 << 20)
+            log = open(self._directory + "/log", "rb", buffering=1 << 20)  # noqa: SIM115  (closed by the with below)
         except OSError as error:
             raise self._damaged("log", "it cannot be read (%s)" % error.strerror) from error
         with log as f:
