@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -121,13 +122,19 @@ def _mounts(pid: int) -> list[mounts.Mount]:
     return mounts.parse(Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8", errors="surrogateescape"))
 
 
+@functools.cache
+def _hashes() -> Hashes:
+    """Read once per process; a test compares dozens of states."""
+    return Hashes(CACHE / "hashes")
+
+
 def capture_inside(host: Host) -> State:
     """Files, kernel host name and sysctls: read from outside in the host's namespaces, without any program of the host."""
     pid = _init(host)
     known = _mounts(pid)
     disks = [mount.point for mount in known if mount.type in DISK]
     enter.call(pid, lambda: _sync(disks))
-    hashes = Hashes(CACHE / "hashes")
+    hashes = _hashes()
     state, fresh = enter.call(pid, lambda: _from_inside(known, hashes))
     hashes.learn(fresh)
     return state

@@ -46,9 +46,9 @@ class Hashes:
 
     def learn(self, fresh: dict[Token, bytes]) -> None:
         """Kept for the next time if it is worth a write; another lab's write at the same time costs hashes, never truth."""
+        self._known.update(fresh)
         if len(fresh) < 50:
             return
-        self._known.update(fresh)
         if len(self._known) > LIMIT:
             self._known = dict(list(self._known.items())[-LIMIT // 2 :])
         written = self._file.with_suffix(f".{os.getpid()}.new")
