@@ -13,7 +13,7 @@ import sys
 import typing as t
 
 from .. import health, recovery, retention, states, units
-from ..errors import AcidError, NoTransaction, NotRoot, Usage, WrongState
+from ..errors import AcidError, AgentUnavailable, NoTransaction, NotRoot, Usage, WrongState
 from ..journal import PATH, Journal
 from ..model import Summary
 from ..rollback import roll_back
@@ -118,7 +118,12 @@ def _begin(arguments: argparse.Namespace) -> int:
         raise Usage("durability: %s is not supported by this version." % options["durability"], hint="Use durability: process.")
     named = [*options.get("exclude", []), *request.get("exclude", [])]
     options["exclude"] = [path for path in map(os.path.expanduser, named) if path.startswith("/")]  # only the host knows its homes
-    client.start()
+    try:
+        client.start()
+    except AgentUnavailable:
+        if os.path.exists(PATH):
+            Journal().close()  # where the journal is what keeps the agent from starting, that is what is to be said
+        raise
     answer = client.ask({"op": "begin", "name": request.get("name", ""), "owner": request.get("owner", ""), "options": options})
     if answer is None:
         raise NoTransaction("The agent ended before it could begin.", hint="See journalctl -u acid-agent.")
