@@ -66,10 +66,10 @@ LINT = (
 )
 GROUPS = {
     "lint": LINT,
-    "unit": (_pytest("unit", 600, "tests/unit"),),
-    "lab": (_pytest("lab", 300, "-m", "not exact", "tests/lab"),),
-    "host": (_pytest("host", 1100, "-m", "not exact", "tests/host"),),
-    "molecule": (Part("molecule", (str(TOP / "tests/run/molecule"),), 400),),
+    "unit": (_pytest("unit", 900, "tests/unit"),),
+    "lab": (_pytest("lab", 900, "-m", "not exact", "tests/lab"),),
+    "host": (_pytest("host", 2400, "-m", "not exact", "tests/host"),),
+    "molecule": (Part("molecule", (str(TOP / "tests/run/molecule"),), 900),),
     "exact": (_pytest("exact", 4 * 3600, "tests/host"),),
     "bench": (Part("bench", (str(BIN / "python"), "tests/bench"), 7200),),
 }
