@@ -54,7 +54,7 @@ _GONE = (errno.ENOENT, errno.ESTALE)
 _FLIGHTS = 4
 
 #: Contents here are left as they are, since other processes append to them; what is created or removed is undone all the same.
-CONTENTS_LEFT = (b"/var/log", b"/run")
+CONTENTS_LEFT = (b"/var/log",)
 #: The engine's own paths. The remote temp directories of the play are added by begin.
 OUTSIDE_PATHS = (b"/var/lib/acid", b"/run/acid", b"/usr/local/lib/acid")
 
