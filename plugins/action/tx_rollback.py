@@ -18,7 +18,10 @@ class ActionModule(TxAction):
             return {"changed": False, "skipped": True, "msg": "Check mode changes nothing, so nothing is rolled back."}
         current = self.open_transaction(task_vars)
         if arguments["tx"] and (current is None or arguments["tx"] != current.tx):
+            before = lifecycle.info(self, task_vars, tx=arguments["tx"]).get("transaction", {})
             summary = lifecycle.roll_back_ended(self, task_vars, tx=arguments["tx"])
+            if before.get("state") == "ABORTED":
+                return {"changed": False, "summary": summary, "tx": arguments["tx"]}
         elif arguments["to"]:
             current = self.required_transaction(task_vars, purpose="roll back")
             summary = lifecycle.roll_back_to(self, task_vars, current, name=arguments["to"])

@@ -14,7 +14,7 @@ import socket
 import time
 from typing import Any
 
-from . import connections, delivery, elevation
+from . import connections, delivery, elevation, paths
 from .hostcommand import HostCommand, HostError, NotInstalled
 from .ledger import BEGUN, ENDED, REFUSED, WAITING, Ledger, OpenTransaction
 from .options import Options
@@ -102,15 +102,23 @@ def roll_back_to(action: Any, task_vars: dict[str, Any], transaction: OpenTransa
 
 def roll_back_ended(action: Any, task_vars: dict[str, Any], *, tx: str) -> dict[str, Any]:
     """Undo a transaction that committed, or that another run left open."""
-    return HostCommand(action, task_vars).run("rollback", {"tx": tx}, engine=delivery.engine().hash)
+    command = HostCommand(action, task_vars)
+    try:
+        return command.run("rollback", {"tx": tx}, engine=delivery.engine().hash)
+    except NotInstalled:
+        delivery.deliver(action, task_vars, command)
+        return command.run("rollback", {"tx": tx}, engine=delivery.engine().hash)
 
 
 def info(action: Any, task_vars: dict[str, Any], *, tx: str | None) -> dict[str, Any]:
     """What the host's journal says. A host without an engine has no transactions."""
-    try:
-        return HostCommand(action, task_vars).run("info", {"tx": tx} if tx else {}, engine=delivery.engine().hash)
-    except NotInstalled:
-        return {"open": None, "engine": None}
+    command, request = HostCommand(action, task_vars), {"tx": tx} if tx else {}
+    for engine in (delivery.engine().hash, paths.CURRENT):  # a host that only another version of the collection has met is asked too
+        try:
+            return command.run("info", request, engine=engine)
+        except NotInstalled:
+            continue
+    return {"open": None, "engine": None}
 
 
 def owner() -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 LIBRARY = "/usr/local/lib/acid"
 SBIN = "/usr/local/sbin/acidctl"
+CURRENT = "current"  # stands for the hash of the version that was installed last
 
 
 def acidctl(engine: str) -> str:
