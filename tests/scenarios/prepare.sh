@@ -84,7 +84,7 @@ numbered /opt/legacy/bin 30 tool
 numbered /opt/legacy/share/doc 30 doc
 ln -s share/doc /opt/legacy/doc
 mkdir -p /etc/profile.d /mnt/cache /mnt/shared /mnt/new
-printf '# Managed by hand since 2019\nPATH=/usr/local/bin:$PATH\n' > /etc/profile.d/site.sh
+printf "# Managed by hand since 2019\nPATH=/usr/local/bin:\$PATH\n" > /etc/profile.d/site.sh
 
 unit() { cat > "/etc/systemd/system/$1"; touch -d '2023-06-07 08:09:10.111213141' "/etc/systemd/system/$1"; }
 unit app.service <<'U'

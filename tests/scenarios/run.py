@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the scenario plays over ssh against lab hosts, and lets the oracle judge. As root.
 
@@ -70,7 +69,7 @@ def _run(mode: str, player: Player, scenarios: list[catalog.Scenario], arguments
 def main(argv: list[str]) -> int:
     arguments = _arguments(argv)
     seed = arguments.seed or time.time_ns() % (1 << 30)
-    first, _, step = arguments.part.partition("/")
+    first, _separator, step = arguments.part.partition("/")
     scenarios = [item for item in catalog.choose(arguments.plays) if item.quick or not arguments.quick][int(first) - 1 :: int(step)]
     stage = Stage(arguments.lab)
     print(f"---- {len(scenarios)} plays, seed {seed}, lab {arguments.lab}", flush=True)

@@ -56,5 +56,7 @@ def drop_images(ground: Ground) -> None:
                 continue
             try:
                 os.unlink(name, dir_fd=directory)
+            except IsADirectoryError:  # of an earlier epoch, and the directory that it was in is no more
+                os.rename(name, b"q-" + name, src_dir_fd=directory, dst_dir_fd=directory)
             except PermissionError:
                 unlink_locked(directory, name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from .trace.images import pairs_of_mode
 from .undolog import (
     COPY,
     LINK,
@@ -130,8 +131,19 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
                 epochs.add(record)
     wanted.records = reader.count
     for record in epochs.records():
-        _add(wanted, record)
+        _add(wanted, _by_its_present_handle(wanted, record))
+    for inode, image in wanted.xattrs.items():
+        basic = wanted.basics.get(inode)
+        if basic is not None:  # an epoch may have seen the mode, and a later one the ACL that a chmod between them had changed
+            wanted.xattrs[inode] = image._replace(pairs=pairs_of_mode(image.pairs, basic.mode))
     return wanted
+
+
+def _by_its_present_handle(wanted: Wanted, record: t.Any) -> Image:
+    """Images of an inode and of the one that an undo to a savepoint made in its stead are images of one."""
+    if wanted.aliases and getattr(record, "handle", b""):
+        return t.cast(Image, record._replace(handle=wanted.inode(record.fs, record.handle)))
+    return t.cast(Image, record)
 
 
 def _add(wanted: Wanted, record: Image) -> None:

@@ -33,7 +33,7 @@ def up(name: str, *, count: int, fs: str, prefix: str, image_name: str) -> list[
         numbers = (f"{prefix}{number}" for number in range(1, 10000))
         fresh = [
             hosts.make(lab, name=next(item for item in numbers if item not in names), index=next(indexes), fs=fs, image_name=image_name)
-            for _ in range(count)
+            for _turn in range(count)
         ]
     return wait([hosts.start(host) for host in fresh])
 

@@ -60,7 +60,7 @@ def _tar(members: list[tuple[str, bytes | None, int]]) -> bytes:
 
 
 def read(recipe: Path) -> Package:
-    name, _, version = recipe.name.rpartition("_")
+    name, _separator, version = recipe.name.rpartition("_")
     info: dict[str, list[str]] = json.loads((recipe / "info.json").read_text(encoding="utf-8"))
     tree = sorted(path for path in (recipe / "root").rglob("*")) if (recipe / "root").exists() else []
     size = sum(path.stat().st_size for path in tree if path.is_file())

@@ -19,7 +19,7 @@ WHEEL_DATE = (2023, 11, 14, 22, 13, 20)
 
 def build_wheel(source: Path, target: Path) -> None:
     """A pure Python wheel (PEP 427) from a directory whose name is NAME-VERSION."""
-    name, _, version = source.name.rpartition("-")
+    name, _separator, version = source.name.rpartition("-")
     info = f"{name}-{version}.dist-info"
     files = {str(path.relative_to(source)): path.read_bytes() for path in sorted(source.rglob("*.py"))}
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()

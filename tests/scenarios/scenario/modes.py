@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 
 from . import compared
 from .catalog import Scenario
-from .engineview import agent_pid, memory_of_the_agent, open_transaction, rollback, transactions
+from .engineview import agent_pids, memory_of_the_agent, open_transaction, rollback, step_pids, transactions
 from .outcome import Outcome
 from .player import Interruption, Player, Run
 from .stage import Host, ssh
@@ -92,7 +94,7 @@ def later(player: Player, scenario: Scenario, seed: int) -> Outcome:
                 for which, done in (("", first), ("again", second))
                 if done.code
             ]
-    differing, _ = compared.until_quiet(hosts, before, seconds=3)
+    differing, _quiet = compared.until_quiet(hosts, before, seconds=3)
     return Outcome("later", scenario.name, (*problems, *compared.lines(differing)), {"rollback": round(seconds, 2)})
 
 
@@ -142,19 +144,19 @@ def agent_killed(player: Player, scenario: Scenario, seed: int) -> Outcome:
     return Outcome("agent", scenario.name, tuple(problems), {"recovered": round(waited, 1), "after": round(killed, 2)}, seed=seed)
 
 
-def _kill_agent(host: Host, process: object, *, after: float) -> float:
-    """Wait for a transaction to be open, then so long, then kill. Returns the seconds since the transaction was seen, 0 for never."""
-    poll = process.poll
-    while poll() is None and not open_transaction(host):
-        time.sleep(0.05)
+def _kill_agent(host: Host, process: subprocess.Popen[bytes], *, after: float) -> float:
+    """Wait for a transaction to be open, then so long, then for a step at work, and kill its agent. Seconds since the transaction was
+    seen; 0 when no step was at work any more, or when the step was over before the agent was dead."""
+    while process.poll() is None and not agent_pids(host):
+        time.sleep(0.01)
     seen = time.monotonic()
-    while poll() is None and time.monotonic() - seen < after:
-        time.sleep(0.02)
-    pid = agent_pid(host)
-    if poll() is not None or not pid or not open_transaction(host):
-        return 0.0
-    ssh.inside(host, ["kill", "-9", str(pid)])
-    return max(time.monotonic() - seen, 0.01)
+    while process.poll() is None and (time.monotonic() - seen < after or not step_pids(host)):
+        time.sleep(0.005)
+    at_work = step_pids(host)
+    for pid in agent_pids(host):
+        os.kill(pid, signal.SIGKILL)
+    still = at_work & step_pids(host)
+    return max(time.monotonic() - seen, 0.01) if still and process.poll() is None else 0.0
 
 
 def _nothing_open(hosts: list[Host]) -> list[str]:

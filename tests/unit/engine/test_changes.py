@@ -352,7 +352,7 @@ def test_a_diff_as_people_read_it(step: Recorder, data: Path, journal: Journal) 
     step.step("edit")
     step.write(data / "conf", "one\n2\nthree")
     step.create(data / "new\n\x1b", "x\ty\n")
-    _, text = views(journal, step, 1)
+    _code, text = views(journal, step, 1)
     assert f"changed {data}/conf\n" in text
     assert "  size: 14 -> 11\n" in text
     assert " one\n-two\n-three\n+2\n+three\n\\ No newline at end of file\n" in text

@@ -20,12 +20,12 @@ def test_comes_back_from_json_as_it_was(cls: type[errors.AcidError]) -> None:
     data = cls("It broke.", hint="Mend it.").to_json()
     assert data == {"class": cls.kind, "msg": "It broke.", "hint": "Mend it."}
     back = errors.from_json(data)
-    assert type(back) is cls
+    assert back.__class__ is cls
     assert str(back) == "It broke. Mend it."
 
 
 def test_a_class_of_a_newer_engine_keeps_its_name() -> None:
     back = errors.from_json({"class": "moon-phase", "msg": "Full.", "hint": "Wait."})
-    assert type(back) is errors.AcidError
+    assert back.__class__ is errors.AcidError
     assert "moon-phase" in back.msg
     assert back.hint == "Wait."

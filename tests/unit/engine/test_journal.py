@@ -124,7 +124,7 @@ def test_one_of_many_that_begin_at_once_wins(journal: Journal, path: str) -> Non
         "try:\n    print(journal.begin(name='n', owner='o', options={}, boot_id='b', engine='e').id)\n"
         "except Busy:\n    print('busy')\n"
     )
-    racers = [subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    racers = [subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _racer in range(6)]
     for racer in racers:
         racer.stdin.write("go\n")
         racer.stdin.flush()
@@ -289,7 +289,7 @@ def test_the_earliest_image_of_a_probe_since_an_epoch(journal: Journal) -> None:
         {"hostname": "commit"},
         None,
     ]
-    assert [epoch for epoch, _ in journal.probes(tx.id, "hostname")] == [0, 3, 5]
+    assert [epoch for epoch, _image in journal.probes(tx.id, "hostname")] == [0, 3, 5]
 
 
 def test_file_systems_of_any_name(journal: Journal) -> None:

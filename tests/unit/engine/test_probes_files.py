@@ -111,7 +111,7 @@ def test_owner_capabilities_and_acl_come_back(place: Path, sandbox: Path) -> Non
     subprocess.run(["setcap", "cap_net_raw+ep", path], check=True)
     subprocess.run(["setfacl", "-d", "-m", "u:7:rwx", sandbox], check=True)
     was = read(os.fsencode(path))
-    assert {name for name, _ in was.xattrs} >= {"security.capability", "system.posix_acl_access"}
+    assert {name for name, _value in was.xattrs} >= {"security.capability", "system.posix_acl_access"}
     path.unlink()
     put_back(os.fsencode(path), was)
     assert compare_entries(was, read(os.fsencode(path))) == ""

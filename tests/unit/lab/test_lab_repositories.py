@@ -18,7 +18,7 @@ DEBS = sorted(path for path in (PACKAGES / "deb").iterdir() if path.is_dir())
 @pytest.mark.parametrize("recipe", DEBS, ids=lambda path: path.name)
 def test_a_recipe_says_in_its_name_what_it_builds(recipe: Path) -> None:
     control = (recipe / "DEBIAN/control").read_text(encoding="utf-8")
-    name, _, version = recipe.name.rpartition("_")
+    name, _separator, version = recipe.name.rpartition("_")
     assert f"Package: {name}\nVersion: {version}\n" in control
     conffiles = recipe / "DEBIAN/conffiles"
     if conffiles.exists():

@@ -341,8 +341,7 @@ class Images:
             finally:
                 os.close(fd)
             if key in self._modes:
-                acl = os.fsencode(_ACL)
-                pairs = tuple((name, acl_of_mode(data, self._modes[key]) if name == acl else data) for name, data in pairs)
+                pairs = pairs_of_mode(pairs, self._modes[key])
             if pairs or not kept:
                 self.log.append(Xattrs(self.step, fs.number, handle, pairs))
                 self._seen_xattrs.add(key)
@@ -452,6 +451,12 @@ def read_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
 _ACL = "system.posix_acl_access"
 _ACL_ENTRY = struct.Struct("<HHI")
 _USER_OBJ, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
+
+
+def pairs_of_mode(pairs: tuple[tuple[bytes, bytes], ...], mode: int) -> tuple[tuple[bytes, bytes], ...]:
+    """Extended attributes with their ACL as it was when the mode was this one."""
+    acl = os.fsencode(_ACL)
+    return tuple((name, acl_of_mode(data, mode) if name == acl else data) for name, data in pairs)
 
 
 def acl_of_mode(acl: bytes, mode: int) -> bytes:

@@ -40,7 +40,6 @@ class Place(t.NamedTuple):
     name: bytes | None
     found: Stat | None
 
-
     def held(self) -> tuple[bytes, Stat]:
         """(name, what is there), for a place that is known to hold something under a name."""
         if self.name is None or self.found is None:

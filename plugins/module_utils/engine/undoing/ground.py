@@ -148,8 +148,8 @@ class Ground:
         if state is None or not state.attributes & _LOCKS:
             return
         handle = self.reader.handle(dirfd, name, 0 if name else kernel.AT_EMPTY_PATH)
-        real = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=dirfd) if name else os.open(proc(dirfd), os.O_RDONLY |
-        os.O_NONBLOCK)
+        flags = os.O_RDONLY | os.O_NONBLOCK
+        real = os.open(name, flags | os.O_NOFOLLOW, dir_fd=dirfd) if name else os.open(proc(dirfd), flags)
         try:
             number = next(number for number, fs in self.file_systems.items() if fs.dev == state.dev)
             if not self._knows_flags(number, handle):

@@ -27,8 +27,8 @@ from .ground import Ground
 class Places:
     def __init__(self, ground: Ground) -> None:
         self._ground, self._wanted = ground, ground.wanted
-        self.entries = [entry for entry in self._wanted.entries.values() if self._wanted.directories[entry.directory].fs in
-        ground.file_systems]
+        directories = self._wanted.directories
+        self.entries = [entry for entry in self._wanted.entries.values() if directories[entry.directory].fs in ground.file_systems]
         self.entries.sort(key=lambda entry: entry.directory)
         #: inodes made anew with all their metadata: nothing more is to be done for them
         self.finished: set[Inode] = set()
@@ -227,8 +227,8 @@ class Places:
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dirfd)
         try:
             if image.data or image.how == COPY:
-                self.write_image(fd, inode[0], image.how, image.number, image.data, image.size if isinstance(image, Content) else
-                basic.size)
+                size = image.size if isinstance(image, Content) else basic.size
+                self.write_image(fd, inode[0], image.how, image.number, image.data, size)
             restore.set_basic(fd, basic)
             restore.set_xattrs(fd, self._wanted.xattrs_of(inode) or ())
             restore.set_times(fd, basic)

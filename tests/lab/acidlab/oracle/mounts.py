@@ -29,7 +29,7 @@ def parse(mountinfo: str) -> list[Mount]:
     """proc(5), /proc/PID/mountinfo, without the ids."""
     found: list[Mount] = []
     for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
+        left, _separator, right = line.partition(" - ")
         fields = left.split(" ")
         kind, source, super_options = right.split(" ", 2)
         # shared:12 -> shared: the number of a peer group is an id.

@@ -53,7 +53,7 @@ def parse_nft(output: str) -> State:
     """One entry per table."""
     found: State = {}
     for block in output.split("\n}\n"):
-        head, _, body = block.strip().partition(" {")
+        head, _separator, body = block.strip().partition(" {")
         if head:
             found[Key("nftables", head)] = {"rules": body.rstrip("}").strip()}
     return found

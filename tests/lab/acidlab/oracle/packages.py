@@ -38,6 +38,6 @@ def parse_lines(kind: str, output: str) -> State:
 def parse_pacman(reason: str, output: str) -> State:
     found: State = {}
     for line in output.splitlines():
-        name, _, version = line.partition(" ")
+        name, _separator, version = line.partition(" ")
         found[Key("pacman", name)] = {"version": version, "reason": reason}
     return found

@@ -48,7 +48,7 @@ def parse_show(output: str) -> State:
     for block in output.split("\n\n"):
         fields: Fields = {}
         for line in block.splitlines():
-            name, _, value = line.partition("=")
+            name, _separator, value = line.partition("=")
             value = EXEC_RUN.sub("", value)
             if name in SETS:
                 value = " ".join(sorted(item for item in value.split() if rules.part(item) != ABSENT))
