@@ -3,7 +3,8 @@
 
     python tests/bench [--rounds 7] [--only NAME]
 
-Each figure is the median of the ratios of its rounds: plain and traced take turns within a round, so that a slower moment of the machine meets both.
+Each figure is the median of the ratios of its rounds: plain and traced take turns within a round, so that a slower moment of the
+machine meets both.
 """
 
 from __future__ import annotations

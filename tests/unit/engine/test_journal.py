@@ -124,7 +124,8 @@ def test_one_of_many_that_begin_at_once_wins(journal: Journal, path: str) -> Non
         "try:\n    print(journal.begin(name='n', owner='o', options={}, boot_id='b', engine='e').id)\n"
         "except Busy:\n    print('busy')\n"
     )
-    racers = [subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _racer in range(6)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen([sys.executable, "-c", program], **pipes) for _racer in range(6)]
     for racer in racers:
         racer.stdin.write("go\n")
         racer.stdin.flush()
