@@ -11,11 +11,19 @@ from ansible_collections.acid.host.plugins.plugin_utils.tx_action import TxActio
 
 
 class ActionModule(TxAction):
-    ARGUMENTS = {"tx": {"type": "str"}, "to": {"type": "str"}, "_held_by": {"type": "str", "default": "tasks"}}
+    ARGUMENTS = {
+        "tx": {"type": "str"},
+        "to": {"type": "str"},
+        "_held_by": {"type": "str", "default": "tasks"},
+        "_orphan": {"type": "bool", "default": False},
+    }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         if self._task.check_mode:
             return {"changed": False, "skipped": True, "msg": "Check mode changes nothing, so nothing is rolled back."}
+        if arguments["_orphan"]:
+            summary = lifecycle.roll_back_orphan(self, task_vars)
+            return {"changed": bool(summary), "summary": summary}
         current = self.open_transaction(task_vars)
         if arguments["tx"] and (current is None or arguments["tx"] != current.tx):
             before = lifecycle.info(self, task_vars, tx=arguments["tx"]).get("transaction", {})

@@ -37,10 +37,12 @@ class Batch:
         self._before: dict[str, tuple[int, int]] = {}
         self._refused: dict[str, reports.Report] = {}
         self._why: dict[str, str] = {}
+        self._asked_hosts = False
 
     def begin(self) -> None:
         """Open a transaction on every host. Raises AnsibleError only for what the user has to decide before anything starts."""
         self._name_irreversible()
+        self._asked_hosts = True
         may_wait = {"_may_wait": forecast.starts_without_python(self._play)}
         for options, hosts in self._by_options():
             arguments = {**{key: value for key, value in options.to_json().items() if value not in ("", [])}, **HELD_BY, **may_wait}
@@ -66,6 +68,8 @@ class Batch:
         undo = {host: reason for host in open_now if (reason := stopped or self._why_undo(host))}
         failures: dict[str, str] = {}
         try:
+            if stopped and self._asked_hosts:
+                self._end_orphans(open_now)
             failures = self._end("tx_rollback", list(undo))
             keep = [host for host in open_now if host not in undo]
             refused = self._end("tx_commit", keep)
@@ -94,6 +98,17 @@ class Batch:
         outside = [event.data["what"] for event in events if event.kind == OUTSIDE]
         reason = str(events[0].data["msg"])
         return reports.Report(host=host, play=self._play.get_name(), outcome=reports.REFUSED, reason=reason, irreversible=outside)
+
+    def _end_orphans(self, open_now: dict[str, OpenTransaction]) -> None:
+        """A signal during begin killed workers whose hosts may have begun all the same."""
+        unknown = [host for host in self.plans if host not in open_now and host not in self._refused and self._ledger.waiting(host) is None]
+        outcomes = self._on_hosts(unknown, "tx_rollback", {**HELD_BY, "_orphan": True})
+        for host in unknown:
+            ended = outcomes.get(host)
+            reason = "the controller was stopped before the host answered."
+            if ended is None or ended.status != inner_play.OK:
+                reason += f" Should it have begun, it rolls itself back within {self.plans[host].confirm_timeout} s."
+            self._refused[host] = reports.Report(host=host, play=self._play.get_name(), outcome=reports.REFUSED, reason=reason)
 
     def _name_irreversible(self) -> None:
         named = forecast.outside(self._play, self.plans)

@@ -26,6 +26,8 @@ ROLLED_BACK = "rolled_back"
 # The request is one word of a command line, which Linux limits to 128 KiB. Beyond that the oldest steps are not asked about again.
 MOST_STEPS = 2000
 
+ORPHAN_PAUSE = 2.0  # seconds; a warm begin takes less than one
+
 NO_PYTHON = ("no-python", "missing-python")
 
 
@@ -108,6 +110,16 @@ def roll_back_ended(action: Any, task_vars: dict[str, Any], *, tx: str) -> dict[
     except NotInstalled:
         delivery.deliver(action, task_vars, command)
         return command.run("rollback", {"tx": tx}, engine=delivery.engine().hash)
+
+
+def roll_back_orphan(action: Any, task_vars: dict[str, Any]) -> dict[str, Any]:
+    """Undo a transaction of this very run of which the controller knows nothing, because it was stopped while the host began it."""
+    for pause in (0, ORPHAN_PAUSE):
+        time.sleep(pause)  # the host may still be at it
+        found = info(action, task_vars, tx=None).get("open")
+        if found and found.get("owner") == owner():
+            return roll_back_ended(action, task_vars, tx=str(found["tx"]))
+    return {}
 
 
 def info(action: Any, task_vars: dict[str, Any], *, tx: str | None) -> dict[str, Any]:

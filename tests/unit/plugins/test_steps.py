@@ -205,3 +205,35 @@ def test_a_wish_that_cannot_be_met_stops_the_task(controller, variable, sentence
     assert run.rc == 2
     assert sentence in run.stdout
     assert controller.calls("exec") == []
+
+
+def test_a_signal_while_beginning_ends_what_the_host_began_unseen(controller):
+    controller.play(tasks("- command: 'true'"))
+    controller.forget()
+    controller.answer(begin={"sleep": 3})
+    process = start(controller, tasks("- command: 'true'"), until="begin")
+    owner = controller.calls("begin")[0]["request"]["owner"]
+    controller.answer(info={"out": {"open": {"tx": "tx-unseen", "owner": owner}}})
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=30)[1]
+    assert process.returncode == 99
+    assert [call["request"]["tx"] for call in controller.calls("rollback")] == ["tx-unseen"]
+    assert "h1 : not begun: the controller was stopped before the host answered." in stderr
+
+
+def test_what_is_forbidden_beforehand_asks_no_host(controller):
+    far = tasks("- name: far\n  command: 'true'\n  delegate_to: elsewhere")
+    run = controller.play(far, ACID_IRREVERSIBLE="deny")
+    assert run.rc == 1
+    assert "far: ansible.builtin.command on elsewhere (delegate_to)" in run.stderr
+    assert controller.calls() == []
+
+
+def test_nobody_elses_transaction_is_ended(controller):
+    controller.play(tasks("- command: 'true'"))
+    controller.forget()
+    controller.answer(begin={"sleep": 3}, info={"out": {"open": {"tx": "tx-theirs", "owner": "ops@elsewhere ansible[1]"}}})
+    process = start(controller, tasks("- command: 'true'"), until="begin")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert controller.calls("rollback") == []
