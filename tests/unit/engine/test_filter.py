@@ -17,7 +17,7 @@ X32 = 0x40000000
 
 
 def run(code: bytes, number: int, audit: int, arguments: tuple[int, ...] = ()) -> int:
-    """Classic BPF on struct seccomp_data (linux/filter.h, linux/seccomp.h), as the kernel does it; its checks too: no jump beyond the end."""
+    """Classic BPF on struct seccomp_data (linux/filter.h, linux/seccomp.h), as the kernel does it; no jump beyond the end."""
     data = struct.pack("<iIQ6Q", number - (1 << 32) if number >> 31 else number, audit, 0, *(arguments + (0,) * 6)[:6])
     program = [struct.unpack_from("<HBBI", code, at) for at in range(0, len(code), 8)]
     at = accumulator = 0
@@ -91,7 +91,13 @@ def test_x32_is_refused(number: int) -> None:
 
 @pytest.mark.parametrize(
     ("machine", "audit"),
-    [("x86_64", calls.AUDIT_AARCH64), ("aarch64", calls.AUDIT_X86_64), ("aarch64", 0x40000028), ("aarch64", calls.AUDIT_I386), ("x86_64", 0)],
+    [
+        ("x86_64", calls.AUDIT_AARCH64),
+        ("aarch64", calls.AUDIT_X86_64),
+        ("aarch64", 0x40000028),
+        ("aarch64", calls.AUDIT_I386),
+        ("x86_64", 0),
+    ],
 )
 def test_foreign_abis_are_refused_not_misread(machine: str, audit: int) -> None:
     code = trace_filter.build(machine).code

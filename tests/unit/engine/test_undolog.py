@@ -32,7 +32,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 U32, U64, I64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1), st.integers(-(1 << 63), (1 << 63) - 1)
-FS, HANDLE, NAME, PATH = st.integers(0, 65535), st.binary(min_size=4, max_size=132), st.binary(min_size=1, max_size=255), st.binary(max_size=5000)
+FS, HANDLE, NAME, PATH = (
+    st.integers(0, 65535),
+    st.binary(min_size=4, max_size=132),
+    st.binary(min_size=1, max_size=255),
+    st.binary(max_size=5000),
+)
 HOW = st.integers(1, 4)
 RECORDS = st.one_of(
     st.builds(FileSystemSeen, FS, U64, st.binary(max_size=40), PATH),
@@ -129,7 +134,14 @@ def test_a_lost_or_doubled_or_swapped_record_is_refused(sandbox: Path) -> None:
         frames.append(good[at : at + size])
         at += size
     assert len(frames) == len(SOME)
-    for wrong in (frames[:5] + frames[6:], frames[:5] + frames[4:], frames[:5] + [frames[6], frames[5]] + frames[7:], frames[1:], frames[:-1], []):
+    for wrong in (
+        frames[:5] + frames[6:],
+        frames[:5] + frames[4:],
+        frames[:5] + [frames[6], frames[5]] + frames[7:],
+        frames[1:],
+        frames[:-1],
+        [],
+    ):
         log.write_bytes(b"".join(wrong))
         with pytest.raises(JournalDamaged):
             read(folder)
