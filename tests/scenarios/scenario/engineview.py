@@ -60,10 +60,25 @@ def rollback(host: Host, tx: str) -> Done:
     return _acidctl(host, "rollback", tx, "--json")
 
 
-def agent_pid(host: Host) -> int:
-    """The agent's pid as its own host sees it; 0 for none."""
-    done = ssh.inside(host, ["systemctl", "show", "--property=MainPID", "--value", "acid-agent.service"])
-    return int(done.stdout.strip() or b"0")
+def _members(host: Host, pattern: str) -> set[int]:
+    """Processes, as this machine counts them, in the host's cgroups of that name and below."""
+    found: set[int] = set()
+    for path in host.cgroup.rglob(pattern):
+        for members in path.rglob("cgroup.procs"):
+            try:
+                found |= {int(line) for line in members.read_text(encoding="ascii").split()}
+            except OSError:
+                continue  # a cgroup that went away meanwhile
+    return found
+
+
+def agent_pids(host: Host) -> set[int]:
+    return _members(host, "acid-agent*.service")
+
+
+def step_pids(host: Host) -> set[int]:
+    """What runs in steps: each has a cgroup of its own."""
+    return _members(host, "acid-[0-9]*")
 
 
 class Memory:
@@ -73,13 +88,12 @@ class Memory:
         self.most = 0.0
 
     def sample(self, host: Host) -> None:
-        for members in host.cgroup.rglob("acid-agent*.service/**/cgroup.procs"):
+        for pid in agent_pids(host):
             try:
-                for pid in members.read_text(encoding="ascii").split():
-                    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
-                    self.most = max([self.most, *(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))])
+                lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
             except OSError:
                 continue
+            self.most = max([self.most, *(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))])
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from .catalog import Scenario
 from .engineview import agent_pids, memory_of_the_agent, open_transaction, rollback, step_pids, transactions
 from .outcome import Outcome
 from .player import Interruption, Player, Run
-from .stage import Host, ssh
+from .stage import Host
 
 ENOUGH = 20  # changed paths that a play must leave without the collection
 MEMORY = 200  # MB that an agent may take, also for 100,000 files
@@ -103,9 +103,10 @@ def interrupted(number: signal.Signals) -> Mode:
         """A signal to ansible-playbook at a random moment: every host as before."""
         usual = player.usual_seconds(scenario)
         after = random.Random(seed).uniform(0.3, usual)
+        interruption = Interruption(number, after, group=number == signal.SIGINT and seed % 2 == 0)
         hosts = player.warm_hosts(scenario)
         before = compared.take(hosts)
-        run = player.play(scenario, hosts, transaction=True, label=f"{number.name}-{seed}", interrupt=Interruption(number, after))
+        run = player.play(scenario, hosts, transaction=True, label=f"{number.name}-{seed}", interrupt=interruption)
         problems = [] if run.code else [f"ansible-playbook ended with 0 after {number.name}: {run.log}"]
         found, waited = compared.until_quiet(hosts, before, seconds=20)
         problems += [*compared.lines(found), *_nothing_open(hosts)]

@@ -34,7 +34,7 @@ class Results:
 
     def __init__(self, folder: Path, mode: str, *, resume: bool) -> None:
         self.file = folder / f"{mode}.jsonl"
-        self.key = source_key()
+        self.key = source_key(plain=mode == "control")
         folder.mkdir(parents=True, exist_ok=True)
         known = _read(self.file) if resume else []
         self.outcomes = [outcome for outcome in known if outcome.good and outcome.key == self.key]
@@ -55,11 +55,11 @@ def measured(folder: Path) -> dict[str, float]:
     return {outcome.scenario: outcome.figures["seconds"] for outcome in runs if "seconds" in outcome.figures}
 
 
-def source_key() -> str:
-    """Over everything that decides what a run shows."""
+def source_key(*, plain: bool) -> str:
+    """Over everything that decides what a run shows; without the plugins for plain runs."""
     digest = hashlib.sha256()
-    for top in (ROOT / "plugins", HERE):
-        for path in sorted(top.rglob("*")):
+    for top in (HERE / "plays", HERE / "prepare.sh") if plain else (ROOT / "plugins", HERE):
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts and "built" not in path.parts:
                 digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

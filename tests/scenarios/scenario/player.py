@@ -37,10 +37,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Interruption:
-    """A signal to ansible-playbook after so many seconds."""
+    """A signal to ansible-playbook after so many seconds; to its whole process group as by a terminal's Ctrl-C, or to it alone."""
 
     signal: signal.Signals
     after: float
+    group: bool
+
+    def send(self, process: subprocess.Popen[bytes]) -> None:
+        if self.group:
+            os.killpg(process.pid, self.signal)
+        else:
+            process.send_signal(self.signal)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ class Player:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # A runner in the background of a script has SIGINT ignored, and would hand that on.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             ), log
 
     def play(
@@ -113,7 +122,7 @@ class Player:
                 try:
                     process.wait(timeout=interrupt.after)
                 except subprocess.TimeoutExpired:
-                    process.send_signal(interrupt.signal)
+                    interrupt.send(process)
             code = process.wait(timeout=LIMIT)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
