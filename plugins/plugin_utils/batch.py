@@ -19,7 +19,7 @@ from ansible.utils.display import Display
 
 from . import forecast, inner_play, reports, tasks
 from .interrupts import Terminated
-from .ledger import BYPASSED, ENDED, OUTSIDE, Ledger, OpenTransaction
+from .ledger import BYPASSED, ENDED, OUTSIDE, STEP, Ledger, OpenTransaction
 from .options import Options
 
 display = Display()
@@ -83,6 +83,7 @@ class Batch:
             display.error(f"The transactions of this play could not all be ended: {error}")
         finally:
             result = [*self._refused.values(), *(self._report(found, undo.get(host, ""), failures) for host, found in open_now.items())]
+        result = self._entangled(result)
         waiting = [self._give_up_waiting(host) for host in self.plans if self._ledger.waiting(host) is not None]
         for report in result:
             if report.outcome in (reports.UNDO_FAILED, reports.LEFT_TO_HOST):
@@ -90,6 +91,20 @@ class Batch:
             if report.outcome == reports.ROLLED_BACK:
                 self._tqm._variable_manager.clear_facts(report.host)
         return [*result, *waiting]
+
+    def _entangled(self, ended: list[reports.Report]) -> list[reports.Report]:
+        """Each host ends by its own verdict; where delegation crossed that line, people have to know."""
+        kept = {report.host: report.outcome == reports.COMMITTED for report in ended}
+        notes: dict[str, list[str]] = {}
+        for on in kept:
+            for by in {event.data["by"] for event in self._ledger.since_begin(on) if event.kind == STEP}:
+                if kept.get(by, kept[on]) == kept[on]:
+                    continue
+                if kept[on]:
+                    notes.setdefault(on, []).append(f"it keeps what steps of {by}, which did not commit, did here (delegate_to)")
+                else:
+                    notes.setdefault(by, []).append(f"what its steps did on {on} was undone there (delegate_to)")
+        return [replace(report, entangled=sorted(notes.get(report.host, []))) for report in ended]
 
     def _give_up_waiting(self, host: str) -> reports.Report:
         """The play ended, and no task had needed Python."""

@@ -19,7 +19,8 @@ SEVERITY = (COMMITTED, ROLLED_BACK, REFUSED, LEFT_TO_HOST, UNDO_FAILED)
 
 @dataclass(frozen=True)
 class Report:
-    """One transaction on one host. `paths` counts what was changed (committed) or undone (rolled back); times are seconds."""
+    """One transaction on one host. `paths` counts what was changed (committed) or undone (rolled back); times are seconds.
+    `entangled` has a sentence for each delegation between this host and one whose transaction ended the other way."""
 
     host: str
     play: str
@@ -32,6 +33,7 @@ class Report:
     irreversible: list[str] = field(default_factory=list)
     survivors: list[str] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
+    entangled: list[str] = field(default_factory=list)
     seconds: float = 0.0
     lease: int = 0
 

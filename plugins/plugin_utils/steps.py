@@ -36,13 +36,15 @@ HOUSEKEEPING = ("_make_tmp_path", "_remove_tmp_path", "_remote_expand_user", "_r
 
 @dataclass
 class Armed:
-    """The step that this worker is about to run. `transaction` None: the task goes to a host outside, and is only watched."""
+    """The step that this worker is about to run. `transaction` None: the task goes to a host outside, and is only watched.
+    `sent_by` is the host whose task it is: another one than the transaction's with delegate_to. `ran` has the ids that ran."""
 
     connection: Any
     transaction: OpenTransaction | None
     step: shim.StepInfo
     task_vars: dict[str, Any] = field(default_factory=dict)
     on_outside: Callable[[], None] = lambda: None
+    sent_by: str = ""
     ran: list[str] = field(default_factory=list)
     bypassed: list[str] = field(default_factory=list)
 

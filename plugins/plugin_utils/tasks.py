@@ -85,7 +85,7 @@ def prepare(executor: Any, handler: Any) -> None:
                 return run(*args, **kwargs)
         step = step_info(task, step_id=_step_id(executor, where))
         outside = _on_outside(task, own, where.outside, ledger=ledger)
-        armed = steps.Armed(handler._connection, where.transaction, step, task_vars, outside)
+        armed = steps.Armed(handler._connection, where.transaction, step, task_vars, outside, sent_by=host)
         try:
             return supervise(run, args, kwargs, handler=handler, armed=armed, ledger=ledger)
         finally:
@@ -129,7 +129,7 @@ def supervise(run: Callable[..., Any], args: Any, kwargs: Any, *, handler: Any, 
         transaction = armed.transaction
         if transaction is not None:
             for step_id in dict.fromkeys(armed.ran):
-                ledger.append(transaction.host, STEP, id=step_id, task=armed.step.task)
+                ledger.append(transaction.host, STEP, id=step_id, task=armed.step.task, by=armed.sent_by or transaction.host)
             if armed.bypassed:
                 _doom(handler, armed, transaction, ledger=ledger)
 

@@ -148,12 +148,22 @@ DELEGATES = """
 """
 
 
-@pytest.mark.parametrize(("failing", "left"), [("h2", ""), ("nobody", "/etc/from-h1\n/etc/from-h2\n")])
-def test_a_delegated_step_belongs_to_the_host_that_it_changes(hosts, failing, left):
+BOTH = "/etc/from-h1\n/etc/from-h2\n"
+DELEGATED = [
+    ("nobody", BOTH, ""),
+    ("h2", "", "h1 .*\n +note: what its steps did on h2 was undone there"),
+    ("h1", BOTH, "h2 .*\n +note: it keeps what steps of h1, which did not commit, did here"),
+]
+
+
+@pytest.mark.parametrize(("failing", "left", "note"), DELEGATED)
+def test_a_delegated_step_belongs_to_the_host_that_it_changes(hosts, failing, left, note):
     run = hosts.play(DELEGATES, "-e", f"failing={failing}")
     assert hosts.ssh("h2", "ls -d /etc/from-* 2>/dev/null; rm -f /etc/from-*", check=False) == left, run.stderr
     assert "/etc/from" not in hosts.ssh("h1", "ls -d /etc/from-* 2>/dev/null", check=False)
     assert "will not be undone" not in run.stderr
+    assert re.search(note, run.recap)
+    assert ("note: " in run.recap) == bool(note)
 
 
 def test_a_delegate_outside_is_named_before_and_after_and_can_be_forbidden(hosts):

@@ -126,10 +126,10 @@ def test_the_ledger_knows_what_is_open(ledger):
 
 def test_steps_are_those_of_the_newest_transaction_once_each(ledger):
     ledger.begun(transaction())
-    ledger.append("web/1", STEP, id="old", task="")
+    ledger.append("web/1", STEP, id="old", task="", by="web/1")
     ledger.begun(transaction(tx="tx-2"))
     for step in ("a", "b", "a"):
-        ledger.append("web/1", STEP, id=step, task="")
+        ledger.append("web/1", STEP, id=step, task="", by="web/1")
     assert ledger.steps("web/1") == ["a", "b"]
     ledger.append("web/1", REFUSED, kind="busy", msg="x")
     assert [event.kind for event in ledger.since_begin("web/1")] == [REFUSED]
