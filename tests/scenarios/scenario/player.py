@@ -79,6 +79,9 @@ class Player:
         self, scenario: Scenario, hosts: list[Host], *, transaction: bool, fail: bool, label: str
     ) -> tuple[subprocess.Popen[bytes], Path]:
         """Start ansible-playbook in a process group of its own; its output goes to a log file."""
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+            # A runner in the background of a script has it ignored, and would hand that on.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         folder = self.logs / label
         folder.mkdir(parents=True, exist_ok=True)
         inventory = write_inventory(folder / f"{scenario.name}.inventory.json", self.stage.inventory(hosts, scenario.vars))
@@ -101,8 +104,6 @@ class Player:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # A runner in the background of a script has SIGINT ignored, and would hand that on.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             ), log
 
     def play(
