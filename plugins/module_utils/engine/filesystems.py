@@ -166,6 +166,12 @@ class FileSystem:
         """An fd of the inode; OSError ESTALE when it is gone."""
         return kernel.open_by_handle(self.mount_fd, handle, flags)
 
+    def open_parent(self, fd: int) -> tuple[int, bytes]:
+        """(fd of the directory, to be closed; name in it) of an fd got by `open`. By our own mount: a rename does not leave one."""
+        head, _slash, name = os.readlink(b"/proc/self/fd/%d" % fd).rpartition(b"/")
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(head.lstrip(b"/") or b".", flags, dir_fd=self.mount_fd), name
+
     def path_of(self, fd: int) -> bytes:
         """Path of an fd got by `open`, as the host's own namespace names it."""
         path = os.readlink(b"/proc/self/fd/%d" % fd)

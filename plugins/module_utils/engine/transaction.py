@@ -11,6 +11,7 @@ row that says COMMITTED. If the agent dies before that row, all is undoable; aft
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -298,7 +299,8 @@ def kill_traced(thread: int) -> None:
     except OSError:
         return
     if fields.get("Seccomp") == "2" and int(fields.get("Seccomp_filters", "1")) > _own_filters():
-        os.kill(int(fields["Tgid"]), 9)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(fields["Tgid"]), 9)
 
 
 def _own_filters() -> int:

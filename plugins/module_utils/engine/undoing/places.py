@@ -131,12 +131,11 @@ class Places:
             return
         try:
             self._unlink(entry)
-            path = ground.file_systems[entry.fs].path_of(fd)
-            head, _slash, name = path.rpartition(b"/")
-            source = os.open(head or b"/", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+            source, name = ground.file_systems[entry.fs].open_parent(fd)
             try:
                 if ground.reader.handle(source, name) != self._wanted.inode(entry.fs, entry.handle):
-                    ground.differs(ground.path(entry), "the directory could not be found again (last seen at %s)" % os.fsdecode(path))
+                    where = os.fsdecode(ground.file_systems[entry.fs].path_of(fd))
+                    ground.differs(ground.path(entry), "the directory could not be found again (last seen at %s)" % where)
                     return
                 ground.unlocking(
                     lambda: os.rename(name, entry.name, src_dir_fd=source, dst_dir_fd=directory),
@@ -182,7 +181,11 @@ class Places:
         """The inode lives, at some other name: give it this one too. Its other names go when their own places are looked at."""
         ground = self._ground
         if not ground.file_systems[entry.fs].links:  # then it has but one name
-            os.rename(ground.file_systems[entry.fs].path_of(fd), entry.name, dst_dir_fd=directory)
+            source, name = ground.file_systems[entry.fs].open_parent(fd)
+            try:
+                os.rename(name, entry.name, src_dir_fd=source, dst_dir_fd=directory)
+            finally:
+                os.close(source)
             return
         temporary, staging = b"t-%d" % entry.directory, ground.staging(entry.fs)
         with contextlib.suppress(FileNotFoundError):
