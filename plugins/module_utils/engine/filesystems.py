@@ -8,6 +8,7 @@ An inode is named by (file system, handle), so a step may live in any mount name
 
 from __future__ import annotations
 
+import errno
 import os
 import typing as t
 
@@ -174,10 +175,27 @@ class FileSystem:
 
     def path_of(self, fd: int) -> bytes:
         """Path of an fd got by `open`, as the host's own namespace names it."""
-        path = os.readlink(b"/proc/self/fd/%d" % fd)
+        try:
+            path = os.readlink(b"/proc/self/fd/%d" % fd)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return self._long_path_of(fd)
         if self.shared_mount:
             return path
         return self.mount_point.rstrip(b"/") + path if path != b"/" else self.mount_point
+
+    def _long_path_of(self, fd: int) -> bytes:
+        """A path beyond PATH_MAX, for display: as far as the kernel tells it."""
+        try:
+            above = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        except NotADirectoryError:
+            return self.mount_point.rstrip(b"/") + b"/..."
+        try:
+            path = self.path_of(above)
+            return path if path.endswith(b"/...") else path + b"/..."
+        finally:
+            os.close(above)
 
 
 def device_of(mount: Mount) -> int:
