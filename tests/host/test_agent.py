@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 (a fixture is the name of an argument)
+"""The agent: killed at any moment, nothing is lost and nothing doubtful is committed; what steps leave running goes on being answered."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "engine"))
+
+from fixtures import rig, rigs  # noqa: F401
+from rig import Rig
+
+TREE = "for n in $(seq 40); do mkdir -p d$n; for m in $(seq 5); do seq $((n * m * 20)) > d$n/$m; done; done; ln d1/1 link; "
+TREE += "ln -s d2 sym"
+WORK = """for n in $(seq 40); do rm d$n/1; mv d$n/2 d$n/x; echo more >> d$n/3; chmod 600 d$n/4; mkdir d$n/new; echo new > d$n/new/f; mv d$n e$n; done
+          sed -i s/1/2/ link; rm sym"""
+KILL = "kill -9 $(systemctl show -P MainPID acid-agent)"
+
+
+def state_of(rig: Rig) -> str:
+    return next(str(value["state"]) for value in rig.ctl("list").json["transactions"] if value["tx"] == rig.tx)
+
+
+def wait_for(rig: Rig, state: str, seconds: float = 40) -> None:
+    end = time.monotonic() + seconds
+    while state_of(rig) != state:
+        assert time.monotonic() < end, f"{rig.tx} is {state_of(rig)} and not {state} after {seconds} s"
+        time.sleep(0.1)
+
+
+def killed_in_a_step(rig: Rig, after: float) -> None:
+    """`after` seconds from the step's start on; then the transaction must not be committable, and the host exact."""
+    before = rig.look()
+    rig.begin()
+    rig.step("echo before > first; rm d40/5")
+    rig.start(f"sleep {after:.3f}; {KILL}")
+    start = time.monotonic()
+    rig.step(WORK, good=None, seconds=60)
+    assert time.monotonic() - start < 50, "a call hung"
+    commit = rig.ctl("commit", tx=rig.tx, token=rig.token, steps=[])
+    if commit.code == 0:  # the step was faster
+        assert rig.sh("[ ! -e sym ] && [ -e e40/new/f ] && echo whole").out == "whole\n", "committed, though the step was torn"
+        assert rig.ctl("rollback", tx=rig.tx).json["differs"] == []
+    else:
+        assert commit.error["class"] in ("doomed", "no-transaction", "wrong-state", "wrong-transaction", "agent-unavailable"), commit
+        wait_for(rig, "ABORTED")
+    assert rig.changed(before) == []
+
+
+@pytest.mark.parametrize("after", [0.02, 0.1, 0.3])
+def test_killed_in_a_step(rig: Rig, after: float) -> None:
+    rig.sh(TREE)
+    killed_in_a_step(rig, after)
+
+
+@pytest.mark.exact
+def test_killed_in_a_step_at_20_random_moments(rig: Rig) -> None:
+    rig.sh(TREE)
+    for _round in range(20):
+        after = random.SystemRandom().random() * 0.6
+        print(f"after {after:.3f} s")
+        killed_in_a_step(rig, after)
+
+
+def test_killed_between_steps(rig: Rig) -> None:
+    """Images are written before the change, so nothing is lost: the transaction goes on."""
+    rig.sh(TREE)
+    before = rig.look()
+    rig.begin()
+    rig.step("rm -r d1 d2; echo one > d3/1")
+    rig.savepoint("one")
+    middle = rig.look()
+    rig.sh(KILL)
+    time.sleep(0.5)
+    done = rig.step("mv d3 d4/; echo two > d5/1", good=None)
+    if done.code == 0:
+        rig.rollback(to="one")
+        assert [line for line in rig.changed(middle) if ": nlink: " not in line] == []
+        rig.rollback()
+    else:  # it may also have rolled back; never half
+        assert done.code == 97, done
+        wait_for(rig, "ABORTED")
+    assert rig.changed(before) == []
+
+
+def test_killed_in_a_rollback(rig: Rig) -> None:
+    """The next agent does it again, from the start; that is no harm."""
+    rig.sh(TREE)
+    before = rig.look()
+    for after in (0.01, 0.05):
+        rig.begin()
+        rig.step(WORK)
+        rig.start(f"sleep {after}; {KILL}")
+        rig.ctl("rollback", tx=rig.tx, token=rig.token)
+        wait_for(rig, "ABORTED")
+        assert rig.changed(before) == []
+
+
+def test_what_is_left_running_works_after_the_commit(rig: Rig) -> None:
+    """Its calls are answered for as long as it lives: after the commit, and by the next agent."""
+    rig.begin()
+    done = rig.step("(for n in $(seq 600); do echo $n > beat.new && mv beat.new beat; sleep 0.05; done) > /dev/null 2>&1 & echo $!")
+    summary = rig.commit()
+    assert summary["survivors"], summary
+
+    def beats() -> None:
+        first = rig.sh("for n in $(seq 50); do [ -e beat ] && break; sleep 0.1; done; cat beat").out
+        rig.sh(f"for n in $(seq 100); do [ \"$(cat beat)\" != '{first.strip()}' ] && exit 0; sleep 0.1; done; exit 1")
+
+    beats()
+    rig.sh(KILL)
+    beats()
+    rig.begin()
+    rig.step("echo next > next")
+    beats()
+    rig.rollback()
+    beats()
+    rig.sh(f"kill -9 {done.out}")
+
+
+def test_the_lease(rig: Rig) -> None:
+    """Without a word from the controller the host rolls back by itself; a step that runs is a word."""
+    rig.sh(TREE)
+    before = rig.look()
+    rig.begin(confirm_timeout=2)
+    rig.step("rm -r d1; sleep 3; echo x > d2/1")
+    assert state_of(rig) == "ACTIVE"
+    wait_for(rig, "ABORTED", 15)
+    assert rig.changed(before) == []
+    done = rig.run(*rig.argv(["touch", f"{rig.root}/late"]))
+    assert done.code == 97
+    assert rig.changed(before) == []
+
+
+def test_the_agent_ends_when_nobody_needs_it(rig: Rig) -> None:
+    rig.begin()
+    rig.rollback()
+    rig.sh("for n in $(seq 100); do systemctl is-active -q acid-agent || exit 0; sleep 0.1; done; exit 1")
+    assert rig.sh("systemctl is-failed acid-agent", good=False).out.strip() in ("inactive", "active")
