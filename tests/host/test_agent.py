@@ -18,7 +18,8 @@ from rig import Rig
 
 TREE = "for n in $(seq 40); do mkdir -p d$n; for m in $(seq 5); do seq $((n * m * 20)) > d$n/$m; done; done; ln d1/1 link; "
 TREE += "ln -s d2 sym"
-WORK = """for n in $(seq 40); do rm d$n/1; mv d$n/2 d$n/x; echo more >> d$n/3; chmod 600 d$n/4; mkdir d$n/new; echo new > d$n/new/f; mv d$n e$n; done
+WORK = """for n in $(seq 40); do rm d$n/1; mv d$n/2 d$n/x; echo more >> d$n/3; chmod 600 d$n/4; mkdir d$n/new; echo new > d$n/new/f
+          mv d$n e$n; done
           sed -i s/1/2/ link; rm sym"""
 KILL = "kill -9 $(systemctl show -P MainPID acid-agent)"
 
