@@ -37,7 +37,7 @@ options:
       - name: ACID_CONFIRM_TIMEOUT
   durability:
     description: >-
-      V(process) survives the death of any process. V(power) also survives a power cut at any moment, and costs a flush per change.
+      V(process) survives the death of any process. V(power), which is to survive a power cut too, is refused by this version.
     type: str
     choices:
       - process

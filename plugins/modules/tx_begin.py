@@ -29,8 +29,8 @@ options:
     type: raw
   durability:
     description: >-
-      V(process), as where nothing is said, survives the death of any process. V(power) also survives a power cut at any moment, and costs a
-      flush per change.
+      V(process), as where nothing is said, survives the death of any process. V(power), which is to survive a power cut too, is refused
+      by this version.
     type: raw
   on_drift:
     description: >-

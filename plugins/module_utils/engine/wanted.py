@@ -141,7 +141,7 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
 
 def _by_its_present_handle(wanted: Wanted, record: t.Any) -> Image:
     """Images of an inode and of the one that an undo to a savepoint made in its stead are images of one."""
-    if wanted.aliases and getattr(record, "handle", b""):
+    if wanted.aliases and getattr(record, "handle", None):
         return t.cast(Image, record._replace(handle=wanted.inode(record.fs, record.handle)))
     return t.cast(Image, record)
 

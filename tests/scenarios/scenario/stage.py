@@ -124,11 +124,17 @@ def _run(host: Host, command: list[str], *, stdin: bytes) -> None:
         raise LabError(f"{command[0]} failed on {host.name}: {done.stderr.decode(errors='replace')[-2000:]}")
 
 
+def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
 def _archive(sources: list[Path]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for path in sources:
-            archive.add(path, arcname=f"src/{path.name}", filter=lambda member: member.replace(uid=0, gid=0, uname="", gname=""))
+            archive.add(path, arcname=f"src/{path.name}", filter=_of_root)
     return out.getvalue()
 
 

@@ -44,6 +44,23 @@ def ask(request: dict[str, t.Any]) -> dict[str, t.Any] | None:
             ) from error
 
 
+def start_and_ask(request: dict[str, t.Any], *, may_repeat: t.Callable[[], bool]) -> dict[str, t.Any]:
+    """Start the agent and ask it. One on its way out may take the connection and never answer: then ask the next one, if nothing has
+    come of it (`may_repeat`)."""
+    for _attempt in range(5):
+        start()
+        try:
+            answer = ask(request)
+        except AgentUnavailable:
+            if not may_repeat():
+                raise
+            answer = None
+        if answer is not None:
+            return answer
+        time.sleep(0.1)
+    raise AgentUnavailable("The agent ends again and again before it answers '%s'." % request["op"], hint="See journalctl -u acid-agent.")
+
+
 def start() -> None:
     """Start the agent by systemd, else by ourselves, and wait until it listens."""
     managed = os.path.isdir("/run/systemd/system")

@@ -118,15 +118,13 @@ def _begin(arguments: argparse.Namespace) -> int:
         raise Usage("durability: %s is not supported by this version." % options["durability"], hint="Use durability: process.")
     named = [*options.get("exclude", []), *request.get("exclude", [])]
     options["exclude"] = [path for path in map(os.path.expanduser, named) if path.startswith("/")]  # only the host knows its homes
+    wish = {"op": "begin", "name": request.get("name", ""), "owner": request.get("owner", ""), "options": options}
     try:
-        client.start()
+        answer = client.start_and_ask(wish, may_repeat=lambda: Journal().open_transaction() is None)
     except AgentUnavailable:
         if os.path.exists(PATH):
             Journal().close()  # where the journal is what keeps the agent from starting, that is what is to be said
         raise
-    answer = client.ask({"op": "begin", "name": request.get("name", ""), "owner": request.get("owner", ""), "options": options})
-    if answer is None:
-        raise NoTransaction("The agent ended before it could begin.", hint="See journalctl -u acid-agent.")
     return show(arguments, answer)
 
 
@@ -169,10 +167,8 @@ def _rollback(arguments: argparse.Namespace) -> int:
             )
         if value.state == states.ABORTED:
             return _ended(arguments, roll_back(journal, value.id, reason=""))
-        client.start()
-    answer = client.ask({**{key: value for key, value in request.items() if value not in ("", None)}, "op": "rollback"})
-    if answer is None:
-        return _rollback(arguments)
+    wish = {**{key: value for key, value in request.items() if value not in ("", None)}, "op": "rollback"}
+    answer = client.start_and_ask(wish, may_repeat=lambda: True)
     if "error" not in answer and not arguments.json:
         return _ended(arguments, Summary.from_json(answer))
     return show(arguments, answer)

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import errno
+import stat
 import struct
 
 from ..kernel import AT_FDCWD
 from .calls import FIXED
+from .newborn import Newborn
 from .resolve import Memory, Place, Resolver
 
 Arguments = tuple[int, int, int, int, int, int]
@@ -20,11 +22,15 @@ class WillFail(Exception):
     """The call will fail by itself, so it changes nothing."""
 
 
+class NoImage(WillFail):
+    """The call may succeed, and changes only what was born in the epoch."""
+
+
 class Caller:
     """Set `thread` and `resolver` before each call. Every method raises WillFail where the call itself will fail."""
 
-    def __init__(self, resolver: Resolver) -> None:
-        self.thread, self.resolver = 0, resolver
+    def __init__(self, resolver: Resolver, newborn: Newborn) -> None:
+        self.thread, self.resolver, self.newborn = 0, resolver, newborn
         self._memory = Memory()
 
     def text(self, address: int) -> bytes:
@@ -43,16 +49,36 @@ class Caller:
         if not text:
             raise WillFail
         try:
-            return self.resolver.place(self.thread, dfd, text, follow=follow)
+            place = self.resolver.place(self.thread, dfd, text, follow=follow)
         except OSError as error:
             raise foretold(error) from None
+        if self.resolver.quick and text.startswith(b"/"):
+            self.newborn.learn(text, place)
+        return place
+
+    def newborn_name(self, text: bytes) -> bool:
+        """Whether what happens to this name needs no image."""
+        return not self.resolver.careful and self.newborn.covers(text)
+
+    def newborn_file(self, text: bytes) -> bool:
+        """Whether what happens to the inode that this path leads to needs no image: it is a newborn name, and no symlink or device."""
+        if not self.newborn_name(text):
+            return False
+        found = self.resolver.reader.stat_or_none(AT_FDCWD, text)
+        return found is None or stat.S_ISREG(found.mode) or stat.S_ISDIR(found.mode)
 
     def place(self, arguments: Arguments, dfd: int, path: int, follow: bool) -> Place:
-        return self.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), self.text(arguments[path]), follow)
+        """Where the path leads. WillFail, too, where what happens there needs no image."""
+        text = self.text(arguments[path])
+        if self.newborn_file(text) if follow else self.newborn_name(text):
+            raise NoImage
+        return self.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, follow)
 
     def inode(self, dfd: int) -> Place:
-        """What the caller's descriptor is open on."""
+        """What the caller's descriptor is open on. NoImage where that was born in the epoch."""
         try:
+            if dfd >= 0 and self.newborn.born(self.resolver.state(self.thread, dfd)):
+                raise NoImage
             fd, state = self.resolver.inode(self.thread, dfd)
         except OSError as error:
             raise foretold(error) from None

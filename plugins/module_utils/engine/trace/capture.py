@@ -18,6 +18,7 @@ from .contents import Contents
 from .images import Images
 from .metadata import Metadata
 from .names import Names
+from .newborn import Newborn
 from .notify import Note
 from .resolve import Elsewhere, Resolver
 from .surroundings import Surroundings
@@ -28,7 +29,8 @@ class Capture:
 
     def __init__(self, images: Images) -> None:
         self.images = images
-        self._caller = Caller(self.resolver())
+        self._newborn = Newborn(images)
+        self._caller = Caller(self.resolver(), self._newborn)
         names = Names(images, self._caller)
         self._contents = Contents(images, self._caller, names)
         parts = (names, self._contents, Metadata(images, self._caller, self._contents), Surroundings(images, self._caller, names))
@@ -50,6 +52,7 @@ class Capture:
 
     def epoch(self, epoch: int, step: int) -> None:
         self._contents.forget()
+        self._newborn.forget()
         self.images.epoch(epoch, step)
 
     def handle(self, note: Note, call: Call, step: int, resolver: Resolver) -> None:

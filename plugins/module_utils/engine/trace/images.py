@@ -123,7 +123,7 @@ class Images:
         self._file_systems: set[int] = set(store.by_number)
         self._observed: set[tuple[str, str]] = set()
         self._hidden_devices: set[int] = set()
-        self._epoch_start = 0
+        self.epoch_start = 0
         self.step = self.thread = 0
         self._pending: dict[int, _Pending] = {}
         self._forget()
@@ -138,6 +138,8 @@ class Images:
         self._seen_contents: set[Key] = set()
         self._kept: set[Key] = set()
         self._modes: dict[Key, int] = {}
+        #: directories born in the epoch that got an inode from before it
+        self.received_old: set[int] = set()
         self.flights: dict[int, Flight] = {}
 
     def epoch(self, epoch: int, step: int) -> None:
@@ -145,7 +147,7 @@ class Images:
         fine stamps too. What is born in the very tick in which the epoch begins may be taken for old, which costs an image and no more."""
         self.settle_all()
         self._forget()
-        self._epoch_start = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        self.epoch_start = time.clock_gettime_ns(time.CLOCK_REALTIME)
         self.log.append(EpochStarted(epoch, step))
 
     def forget(self) -> None:
@@ -154,7 +156,7 @@ class Images:
 
     def born(self, fs: FileSystem, state: Stat) -> bool:
         """Whether the inode was made in this epoch. The upper bound keeps out birth times in the future, from a clock that was wrong."""
-        return fs.birth_times and self._epoch_start < state.btime <= time.clock_gettime_ns(time.CLOCK_REALTIME)
+        return fs.birth_times and self.epoch_start < state.btime <= time.clock_gettime_ns(time.CLOCK_REALTIME)
 
     def tell(self, kind: str, text: str) -> None:
         if (kind, text) not in self._observed:
@@ -235,6 +237,8 @@ class Images:
         there before the epoch, which must lose this name again, also where the directory was born in the epoch."""
         name, found = place.name or b"", place.found
         where = (directory.number, name)
+        if receives_old:
+            self.received_old.add(directory.number)
         if where in self._seen_places:
             return False
         if not receives_old and self.born(directory.fs, place.parent) and (found is None or self.born(directory.fs, found)):

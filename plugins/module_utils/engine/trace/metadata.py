@@ -54,7 +54,10 @@ class Metadata:
             if dfd >= 0:  # utimensat(fd, NULL), fchownat(fd, "", AT_EMPTY_PATH)
                 self._touch_metadata(self._caller.inode(signed(arguments[dfd])), **what)
             return
-        place = self._caller.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, not at_flags & AT_SYMLINK_NOFOLLOW)
+        follow = not at_flags & AT_SYMLINK_NOFOLLOW
+        if self._caller.newborn_file(text) if follow else self._caller.newborn_name(text):
+            return
+        place = self._caller.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, follow)
         self._touch_metadata(place, **what)
 
     def _touch_metadata(self, place: Place, *, xattrs: bool = False, flags: bool = False, mode: bool = False) -> None:

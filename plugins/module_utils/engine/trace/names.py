@@ -43,7 +43,9 @@ class Names:
             os.close(place.fd)
 
     def link(self, arguments: Arguments, call: Call) -> None:
-        place = self._caller.place(arguments, call.at[0], call.at[1], False)
+        dfd, text = call.at[0], self._caller.text(arguments[call.at[1]])
+        self._caller.newborn.forget()  # what it gets may be old
+        place = self._caller.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, False)
         try:
             self.absent(place, receives_old=True)  # whether what it gets is old is not worth another look
         finally:
@@ -70,6 +72,9 @@ class Names:
         where = (directory.number, name)
         if images.flights:
             images.keep_arrivals(where)
+        if is_rmdir:
+            self._caller.newborn.forget()
+            images.fly(Flight((where,), ()))
         if found is not None:
             first = images.touch_place(directory, place)
             images.keep(directory, place, first)
@@ -81,9 +86,13 @@ class Names:
 
     def rename(self, arguments: Arguments, call: Call) -> None:
         flags = value(arguments, call.at[4])
-        old = self._caller.place(arguments, call.at[0], call.at[1], False)
+        caller = self._caller
+        old_text, new_text = caller.text(arguments[call.at[1]]), caller.text(arguments[call.at[3]])
+        if caller.newborn_name(old_text) and caller.newborn_name(new_text):
+            return
+        old = caller.resolve(AT_FDCWD if call.at[0] < 0 else signed(arguments[call.at[0]]), old_text, False)
         try:
-            new = self._caller.place(arguments, call.at[2], call.at[3], False)
+            new = caller.resolve(AT_FDCWD if call.at[2] < 0 else signed(arguments[call.at[2]]), new_text, False)
             try:
                 self._renamed(old, new, flags)
             finally:
@@ -97,6 +106,8 @@ class Names:
             return
         if not images.flights and (source is None or (target is not None and (target.key == source.key or flags & _RENAME_NOREPLACE))):
             return
+        if any(found is not None and stat.S_ISDIR(found.mode) for found in (source, target)):
+            self._caller.newborn.forget()
         origin, destination = images.directory(old.fd, old.parent), images.directory(new.fd, new.parent)
         exchange = bool(flags & _RENAME_EXCHANGE)
         moved: list[Inode] = []

@@ -98,8 +98,10 @@ class Resolver:
     """
 
     def __init__(self, reader: Reader, policy_of: t.Callable[[int], str | None]) -> None:
-        self._reader, self._policy_of = reader, policy_of
+        self.reader, self._policy_of = reader, policy_of
         self.careful = False
+        #: whether the last `place` met no symlink and took no care
+        self.quick = False
 
     # -- quick -----------------------------------------------------------------------------------------------------------
 
@@ -108,6 +110,7 @@ class Resolver:
 
         OSError as the call itself would give: it provably fails, so no image is needed.
         """
+        self.quick = False
         if self.careful:
             return self.walk(tid, dfd, path, follow=follow)
         head, slash, name = path.rpartition(b"/")
@@ -130,14 +133,15 @@ class Resolver:
                 return self.walk(tid, dfd, path, follow=follow)
             raise
         try:
-            parent = self._reader.stat(fd, b"", AT_EMPTY_PATH)
-            found = self._reader.stat_or_none(fd, name)
+            parent = self.reader.stat(fd, b"", AT_EMPTY_PATH)
+            found = self.reader.stat_or_none(fd, name)
         except BaseException:
             os.close(fd)
             raise
         if found is not None and follow and stat.S_ISLNK(found.mode):
             os.close(fd)
             return self.walk(tid, dfd, path, follow=True)
+        self.quick = True
         return Place(fd, parent, name, found)
 
     def _base(self, tid: int, dfd: int) -> int:
@@ -147,6 +151,10 @@ class Resolver:
         except FileNotFoundError:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
 
+    def state(self, tid: int, dfd: int) -> Stat:
+        """What the thread's descriptor `dfd` is open on. OSError ENOENT where it is not open."""
+        return self.reader.stat(kernel.AT_FDCWD, b"/proc/%d/fd/%d" % (tid, dfd), kernel.AT_STATX_DONT_SYNC)
+
     def inode(self, tid: int, dfd: int) -> tuple[int, Stat]:
         """(O_PATH fd to be closed, state) of what the thread's descriptor `dfd` is open on. OSError EBADF."""
         try:
@@ -154,7 +162,7 @@ class Resolver:
         except FileNotFoundError:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
         try:
-            return fd, self._reader.stat(fd, b"", AT_EMPTY_PATH | kernel.AT_STATX_DONT_SYNC)
+            return fd, self.reader.stat(fd, b"", AT_EMPTY_PATH | kernel.AT_STATX_DONT_SYNC)
         except BaseException:
             os.close(fd)
             raise
@@ -166,7 +174,7 @@ class Resolver:
         root = self._base(tid, dfd) if in_root else os.open("/proc/%d/root" % tid, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             here = os.dup(root) if in_root or path.startswith(b"/") else self._base(tid, dfd)
-            walker = _Walk(self._reader, self._policy_of, tid, root, here)
+            walker = _Walk(self.reader, self._policy_of, tid, root, here)
             try:
                 return walker.to(path, follow)
             except BaseException:
