@@ -12,7 +12,6 @@ engine is no change of the host's own state.
 
 from __future__ import annotations
 
-import compileall
 import hashlib
 import json
 import os
@@ -91,15 +90,7 @@ def place(archive: str, home: str) -> None:
         with tarfile.open(archive) as tar:
             for member in tar.getmembers():
                 unpack(tar, member, new)
-        # unchecked-hash: bytecode stays valid whatever happens to the sources' times; MANIFEST guards the contents.
-        compiled = compileall.compile_dir(
-            os.path.join(new, "engine"),
-            ddir=os.path.join(home, "engine"),
-            quiet=1,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
-        if not compiled:
-            raise OSError("the engine does not compile under %s" % sys.executable)
+        compile_all(new, home)
         launcher = os.path.join(new, "acidctl")
         with open(launcher, "w") as file:
             file.write(LAUNCHER.format(python=sys.executable, home=home))
@@ -116,6 +107,20 @@ def place(archive: str, home: str) -> None:
             os.rename(new, home)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def compile_all(new: str, home: str) -> None:
+    """unchecked-hash: bytecode stays valid whatever happens to the sources' times; MANIFEST guards the contents."""
+    for path in listing(new):
+        try:
+            py_compile.compile(
+                os.path.join(new, path),
+                dfile=os.path.join(home, path),
+                doraise=True,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
+        except py_compile.PyCompileError as error:
+            raise OSError("%s does not compile under %s: %s" % (path, sys.executable, error.exc_value)) from error
 
 
 def unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, new: str) -> None:

@@ -101,6 +101,14 @@ def test_installed_again_only_when_it_is_not_whole(sources, install):
     assert sorted(path.name for path in library.iterdir()) == sorted([engine.hash, "current"])
 
 
+def test_a_source_that_this_python_cannot_compile_is_named_and_nothing_is_installed(sources, install):
+    (sources / "deep" / "part.py").write_text("x = = 1\n")
+    rc, answer, library = install(delivery.engine.__wrapped__(sources))
+    assert rc != 0
+    assert "engine/deep/part.py does not compile under /usr/bin/python3" in answer["error"]["msg"]
+    assert list(library.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["../outside.py", "/tmp/outside.py"])
 def test_an_archive_with_a_path_that_leads_out_is_refused(sources, install, name):
     raw = io.BytesIO()
