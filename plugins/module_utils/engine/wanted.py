@@ -130,8 +130,9 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
             if until is None or epochs.epoch < until:
                 epochs.add(record)
     wanted.records = reader.count
+    numbers = _directories_made_anew(wanted) if wanted.aliases else {}
     for record in epochs.records():
-        _add(wanted, _by_its_present_handle(wanted, record))
+        _add(wanted, _by_its_present_handle(wanted, record, numbers))
     for inode, image in wanted.xattrs.items():
         basic = wanted.basics.get(inode)
         if basic is not None:  # an epoch may have seen the mode, and a later one the ACL that a chmod between them had changed
@@ -139,10 +140,18 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
     return wanted
 
 
-def _by_its_present_handle(wanted: Wanted, record: t.Any) -> Image:
+def _directories_made_anew(wanted: Wanted) -> dict[int, int]:
+    """Number of a directory -> the first number that it went by: it has another one since an undo to a savepoint made it anew."""
+    first: dict[Inode, int] = {}
+    return {number: first.setdefault((seen.fs, wanted.inode(seen.fs, seen.handle)), number) for number, seen in wanted.directories.items()}
+
+
+def _by_its_present_handle(wanted: Wanted, record: t.Any, numbers: dict[int, int]) -> Image:
     """Images of an inode and of the one that an undo to a savepoint made in its stead are images of one."""
     if wanted.aliases and getattr(record, "handle", None):
-        return t.cast(Image, record._replace(handle=wanted.inode(record.fs, record.handle)))
+        record = record._replace(handle=wanted.inode(record.fs, record.handle))
+    if numbers and isinstance(record, Entry):
+        record = record._replace(directory=numbers[record.directory])
     return t.cast(Image, record)
 
 

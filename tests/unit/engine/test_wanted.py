@@ -123,6 +123,23 @@ def test_images_of_an_inode_that_was_made_anew_are_images_of_one(sandbox: Path) 
     assert found.inode(1, b"inodeA") == b"inodeX"
 
 
+def test_a_directory_that_was_made_anew_is_one_directory(sandbox: Path) -> None:
+    records: list[Image] = [
+        EpochStarted(1, 1),
+        entry(b"a", b""),
+        EpochStarted(2, 2),
+        Keep(2, 1, b"etc!", INLINE, 0, b""),
+        Alias(1, b"etc!", b"etc2"),
+        Undone(2),
+        EpochStarted(3, 3),
+        DirectorySeen(2, 1, b"etc2", b"/etc"),
+        Entry(3, 2, 0o100644, 1, b"inodeA", b"a"),
+        Entry(3, 2, 0, 1, b"", b"b"),
+    ]
+    assert {place: image.handle for place, image in wanted(sandbox, records).entries.items()} == {(1, b"a"): b"", (1, b"b"): b""}
+    assert wanted(sandbox, records, 3).entries[1, b"a"].handle == b"inodeA"
+
+
 def test_an_acl_fits_its_mode_also_over_epochs(sandbox: Path) -> None:
     """chmod in one epoch images the mode; chown in the next one images the ACL, which the chmod had changed."""
 
