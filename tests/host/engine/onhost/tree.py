@@ -72,7 +72,7 @@ def _inode(fd: int, info: os.stat_result) -> dict[str, object]:
                 found["flags"] = "none"
             if kind == stat.S_IFREG:
                 found["size"], found["content"] = info.st_size, _content(real, info.st_size)
-                found["mostly hole"] = info.st_blocks * 512 < info.st_size // 2
+                found["mostly hole"] = info.st_size > 65536 and info.st_blocks * 512 < info.st_size // 2
         finally:
             os.close(real)
     return found
