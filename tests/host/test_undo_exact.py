@@ -131,3 +131,21 @@ def test_a_file_system_mounted_in_the_step(rig: Rig) -> None:
     rig.rollback()
     assert rig.sh("grep -c /srv/rig/t /proc/mounts", good=False).out == "0\n"
     assert rig.changed(before) == []
+
+
+def test_the_whole_host(rig: Rig) -> None:
+    """By the lab's oracle: every path, unit, user, mount and setting."""
+    before = rig.state()
+    rig.begin()
+    rig.step(
+        "useradd -m -s /bin/sh casual; echo casual:x | chpasswd; echo 1.2.3.4 rig >> /etc/hosts; "
+        "sed -i s/root/ROOT/ /etc/aliases /etc/passwd- || true"
+    )
+    rig.step(
+        "rm -rf /usr/share/zoneinfo; mv /etc/apt /etc/apt.old; ln -sf /nowhere /etc/localtime; "
+        "chmod -R go= /etc/systemd; rm -rf /var/cache/apt"
+    )
+    changed = len(rig.differences(before))
+    rig.rollback()
+    assert rig.differences(before) == []
+    assert changed > 500
