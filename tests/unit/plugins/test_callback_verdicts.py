@@ -195,11 +195,11 @@ def test_a_bad_option_stops_everything_before_the_first_task(controller, setting
 def test_options_come_from_the_play_the_environment_and_ansible_cfg(controller):
     (controller.folder / "ansible.cfg").write_text("[acid]\nconfirm_timeout = 77\nexclude = /srv/a,/srv/b\n")
     config = str(controller.folder / "ansible.cfg")
-    options = json.dumps({"acid_transaction": json.dumps({"durability": "power", "name": "release"})})
+    options = json.dumps({"acid_transaction": json.dumps({"irreversible": "allow", "name": "release"})})
     controller.play(play(""), "-e", options, ANSIBLE_CONFIG=config, ACID_ON_DRIFT="force")
     (begin,) = controller.calls("begin")
     assert begin["request"]["options"]["confirm_timeout"] == 77
-    assert begin["request"]["options"]["durability"] == "power"
+    assert begin["request"]["options"]["irreversible"] == "allow"
     assert begin["request"]["options"]["on_drift"] == "force"
     assert begin["request"]["name"] == "release"
     assert begin["request"]["exclude"][:2] == ["/srv/a", "/srv/b"]

@@ -17,8 +17,8 @@ def test_off(value):
 
 def test_strings_are_coerced_and_defaults_stay():
     given = {"confirm_timeout": " 60 ", "rehearse": "no", "exclude": "/a, /b", "on_drift": "FORCE", "name": 7}
-    options = parse(given, defaults=Options(durability="power"))
-    assert options == Options(durability="power", confirm_timeout=60, exclude=("/a", "/b"), on_drift="force", name="7")
+    options = parse(given, defaults=Options(irreversible="allow"))
+    assert options == Options(irreversible="allow", confirm_timeout=60, exclude=("/a", "/b"), on_drift="force", name="7")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_mistake_is_a_sentence(value, sentence):
 
 @pytest.mark.parametrize("name", NOT_YET)
 def test_what_is_not_there_yet_is_refused(name):
-    value = {"scope": "play", "delegates": "trace", "observe": "5", "rehearse": "true"}.get(name, "something")
+    value = {"scope": "play", "delegates": "trace", "observe": "5", "rehearse": "true", "durability": "power"}.get(name, "something")
     with pytest.raises(OptionError, match="cannot be used yet"):
         parse({name: value}, defaults=Options())
 
