@@ -265,6 +265,7 @@ class Images:
             return
         key = self.key(found, place.fd, name)
         if key in self._kept:
+            self._rely_on(key)
             return
         handle = self.reader.handle(place.fd, name)
         self.keep_inode(Inode(directory.fs, handle, found, directory.path + b"/" + name), key, place)
@@ -390,8 +391,15 @@ class Images:
     def keep_arrivals(self, where: Where) -> None:
         for inode in self.arrivals(where):
             key = self._inode_key(inode)
-            if key not in self._kept:
+            if key in self._kept:
+                self._rely_on(key)
+            else:
                 self._unless_gone(self.keep_inode, inode, key)
+
+    def _rely_on(self, key: Key) -> None:
+        """A second call counts on the link that was kept for a first one: it stays, even if the first call turns out to have failed."""
+        for thread in [thread for thread, pending in self._pending.items() if pending.key == key]:
+            del self._pending[thread]
 
     def touch_arrivals(self, where: Where, *, contents: bool, xattrs: bool, flags: bool) -> None:
         for inode in self.arrivals(where):
