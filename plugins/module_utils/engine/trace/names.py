@@ -62,7 +62,8 @@ class Names:
         images, found, name = self._images, place.found, place.name
         if name is None or (found is None and not images.flights):
             return
-        if found is not None and (found.dev != place.parent.dev or stat.S_ISDIR(found.mode) != is_rmdir or self._not_empty(found)):
+        full = found is not None and not images.flights and self._not_empty(found)  # else a call in flight may be emptying it
+        if found is not None and (found.dev != place.parent.dev or stat.S_ISDIR(found.mode) != is_rmdir or full):
             found = None
             if not images.flights:
                 return
