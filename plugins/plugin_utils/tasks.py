@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
-from . import connections, elevation, lifecycle, shim, steps
+from . import connections, elevation, lifecycle, shim, special_tasks, steps
 from .hostcommand import HostCommand, HostError
 from .ledger import BYPASSED, OUTSIDE, STEP, Ledger, OpenTransaction
 from .options import Options, override
@@ -185,26 +185,8 @@ def _refuse_what_cannot_be(handler: Any, where: Where) -> None:
     why = connections.refusal(handler._connection)
     if why:
         raise AnsibleActionFail(f"{why[0].upper()}{why[1:]}.")
-    if action_name(handler._task) == "ansible.builtin.reboot":
-        raise AnsibleActionFail(
-            f"A reboot inside a transaction cannot be done yet: {where.transaction.host} would take itself back to before the play. "
-            "Nothing was sent. Put the reboot into a play of its own, after this one, with 'acid_transaction: false'."
-        )
-    _lead_rsync_through_shim(handler, where.transaction)
-
-
-def _lead_rsync_through_shim(handler: Any, transaction: OpenTransaction) -> None:
-    """synchronize starts rsync on the host by its own ssh, past Ansible's connection."""
-    if action_name(handler._task) not in ("ansible.posix.synchronize", "synchronize"):
-        return
-    steps_taken = handler._task.args
-    if steps_taken.get("mode", "push") != "push":
-        return
-    step = step_info(handler._task, step_id=uuid.uuid4().hex)
-    words = shim.shim(transaction, step)
-    rsync = steps_taken.get("rsync_path") or "rsync"
-    elevate = "" if transaction.login_is_root else "sudo "
-    handler._task.args["rsync_path"] = f"{elevate}{' '.join(words)} {rsync}"
+    special_tasks.refuse_reboot(action_name(handler._task), host=where.transaction.host)
+    special_tasks.lead_rsync_through_shim(handler._task, where.transaction, step_info(handler._task, step_id=uuid.uuid4().hex))
 
 
 def wishes_of(handler: Any, task_vars: dict[str, Any]) -> Wishes:

@@ -191,7 +191,7 @@ def test_a_delegate_outside_is_named_before_and_after_and_can_be_forbidden(hosts
     assert "far-away" not in hosts.ssh("h2", "ls /tmp")
     run = hosts.play(play.replace("delegate_to: h2", "delegate_to: h1"), "-e", "target=h2", ACID_IRREVERSIBLE="deny")
     assert run.rc == 2
-    assert "'irreversible: deny'" in run.stdout
+    assert "'irreversible: deny'" in run.stdout, run.stdout + run.stderr
     assert "far-away" not in hosts.ssh("h2", "ls /tmp")
 
 
