@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -59,20 +60,26 @@ def answers(host: Host) -> bool:
 
 
 def init_pid(host: Host) -> int | None:
-    """The host's PID 1 as seen from outside."""
-    try:
-        members = [int(line) for path in host.cgroup.rglob("cgroup.procs") for line in path.read_text(encoding="ascii").split()]
-    except OSError:
-        return None
-    for pid in members:
-        try:
-            status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        for line in status.splitlines():
-            if line.startswith("NSpid:") and line.split()[1:] == [str(pid), "1"]:
-                return pid
+    """The host's PID 1 as seen from outside. Looked for twice: a walk may stop at a cgroup of a login or a step that has just gone."""
+    for _attempt in range(2):
+        for pid in _members(host.cgroup):
+            try:
+                status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+            for line in status.splitlines():
+                if line.startswith("NSpid:") and line.split()[1:] == [str(pid), "1"]:
+                    return pid
     return None
+
+
+def _members(group: Path) -> list[int]:
+    """Processes of the cgroup and those below it; of one that goes away meanwhile, none."""
+    found: list[int] = []
+    for folder, _folders, _files in os.walk(group):
+        with contextlib.suppress(OSError):
+            found += [int(line) for line in (Path(folder) / "cgroup.procs").read_text(encoding="ascii").split()]
+    return found
 
 
 def wait_ssh(host: Host, *, seconds: float = 30) -> None:
