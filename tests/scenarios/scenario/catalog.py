@@ -38,6 +38,13 @@ class Scenario:
         return self.vars.get("ansible_user", "root")
 
     @property
+    def failing_task(self) -> str:
+        """Name of the task that fails unless scenario_fail is false."""
+        (play,) = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+        (name,) = [str(task["name"]) for task in tasks(play) if "scenario_fail" in str(task)]
+        return name
+
+    @property
     def number(self) -> str:
         return self.name.partition("-")[0]
 

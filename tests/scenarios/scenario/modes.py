@@ -23,8 +23,12 @@ MEMORY = 200  # MB that an agent may take, also for 100,000 files
 Mode = Callable[[Player, Scenario, int], Outcome]
 
 
-def _failed_as_meant(run: Run) -> list[str]:
-    return [] if run.code == 2 else [f"ansible-playbook ended with {run.code}, not 2: {run.log}\n{run.tail()}"]
+def _failed_as_meant(run: Run, scenario: Scenario) -> list[str]:
+    """rc 2, and by the task that is there to fail: a play that breaks earlier has shown little."""
+    problems = [] if run.code == 2 else [f"ansible-playbook ended with {run.code}, not 2: {run.log}\n{run.tail()}"]
+    if f"TASK [{scenario.failing_task}]" not in run.text:
+        problems.append(f"the play did not get as far as its last task ({scenario.failing_task}): {run.log}\n{run.tail()}")
+    return problems
 
 
 def control(player: Player, scenario: Scenario, seed: int) -> Outcome:
@@ -36,7 +40,7 @@ def control(player: Player, scenario: Scenario, seed: int) -> Outcome:
     paths = {name: sum(difference.key.kind == "path" for difference in several) for name, several in found.items()}
     # serial stops after the first batch: the hosts after it are not touched.
     most = max(paths.values())
-    problems = _failed_as_meant(run)
+    problems = _failed_as_meant(run, scenario)
     if most < ENOUGH:
         problems.append(f"only {most} changed paths: the play does too little")
     return Outcome("control", scenario.name, tuple(problems), {"paths": most, "seconds": round(run.seconds, 1)})
@@ -49,7 +53,7 @@ def exact(player: Player, scenario: Scenario, seed: int) -> Outcome:
     with memory_of_the_agent(hosts) as memory:
         run = player.play(scenario, hosts, transaction=True, label="exact")
     after = compared.take(hosts)
-    problems = [*_failed_as_meant(run), *compared.lines(compared.differences(before, after)), *_nothing_open(hosts)]
+    problems = [*_failed_as_meant(run, scenario), *compared.lines(compared.differences(before, after)), *_nothing_open(hosts)]
     if memory.most > MEMORY:
         problems.append(f"the agent took {memory.most:.0f} MB, more than {MEMORY}")
     return Outcome("exact", scenario.name, tuple(problems), {"seconds": round(run.seconds, 1), "agent MB": round(memory.most)})
