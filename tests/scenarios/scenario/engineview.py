@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +17,6 @@ from typing import Any
 from .stage import Host, ssh
 
 ACIDCTL = "/usr/local/sbin/acidctl"
-OVER = ("COMMITTED", "ABORTED", "RESOLVED")
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,24 @@ def transactions(host: Host) -> dict[str, str]:
     return {item["tx"]: item["state"] for item in (listed["transactions"] if isinstance(listed, dict) else listed)}
 
 
+def end_retention(host: Host) -> Done:
+    """Drop the images of what is committed: until then kept inodes have one link more."""
+    return _acidctl(host, "gc", "--days", "0", "--json")
+
+
 def rollback(host: Host, tx: str) -> Done:
     return _acidctl(host, "rollback", tx, "--json")
 
 
 def _members(host: Host, pattern: str) -> set[int]:
-    """Processes, as this machine counts them, in the host's cgroups of that name and below."""
+    """Processes, as this machine counts them, in the host's cgroups of that name and below. Cgroups come and go meanwhile."""
     found: set[int] = set()
-    for path in host.cgroup.rglob(pattern):
-        for members in path.rglob("cgroup.procs"):
+    for folder, _folders, files in os.walk(host.cgroup):
+        if "cgroup.procs" in files and any(fnmatch.fnmatchcase(part, pattern) for part in folder.split("/")):
             try:
-                found |= {int(line) for line in members.read_text(encoding="ascii").split()}
+                found |= {int(line) for line in Path(folder, "cgroup.procs").read_text(encoding="ascii").split()}
             except OSError:
-                continue  # a cgroup that went away meanwhile
+                continue
     return found
 
 

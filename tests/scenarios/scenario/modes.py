@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from . import compared
 from .catalog import Scenario
-from .engineview import agent_pids, memory_of_the_agent, open_transaction, rollback, step_pids, transactions
+from .engineview import agent_pids, end_retention, memory_of_the_agent, open_transaction, rollback, step_pids, transactions
 from .outcome import Outcome
 from .player import Interruption, Player, Run
 from .stage import Host
@@ -72,6 +72,10 @@ def commit(player: Player, scenario: Scenario, seed: int) -> Outcome:
             problems.append(f"{label}: ansible-playbook ended with {run.code}: {run.log}\n{run.tail()}")
         seconds[label] = round(run.seconds, 1)
         time.sleep(scenario.settle)
+        for host in hosts:
+            ended = end_retention(host)
+            if ended.code:
+                problems.append(f"{label}: acidctl gc on {host.name}: rc {ended.code}: {ended.text}")
         return compared.stable(compared.take(hosts))
 
     plain, committed = end("plain", transaction=False), end("commit", transaction=True)
