@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -65,6 +66,9 @@ class Stage:
 
     def __init__(self, lab: str = LAB) -> None:
         self.name = lab
+        # Two runners in one lab would take each other's hosts away: the second one waits. The kernel drops it with the process.
+        self._lock = open(f"/run/acid-scenarios-{lab}.lock", "w", encoding="ascii")  # noqa: SIM115
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     @property
     def lab(self) -> Lab:
@@ -77,6 +81,7 @@ class Stage:
         return self.lab.gateway
 
     def close(self) -> None:
+        """Remove the lab's hosts."""
         lifecycle.down(self.name)
 
     def clones(self, world: World, count: int, *, user: str = "root", warm: Callable[[Host], None] | None = None) -> list[Host]:
