@@ -54,6 +54,14 @@ def write(folder: Path, text: str, **more: Any) -> OnPrograms:
     return OnPrograms(name="play", path=path, **more)
 
 
+def may_raise_limits() -> bool:
+    """CAP_SYS_RESOURCE, which lab hosts have when this machine has it. sudo lowers the hard limit for core files; without the capability
+    nobody on the host can raise it again, neither sudo nor the shim."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    bounding = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapBnd:"))
+    return bool(bounding >> 24 & 1)
+
+
 @pytest.mark.parametrize("seed", [pytest.param(SEED + number, id=f"seed{SEED + number}") for number in range(3)])
 def test_threads_race_for_ten_names_and_the_undo_is_exact(player: Player, tmp_path: Path, seed: int) -> None:
     scenario = write(
@@ -175,6 +183,8 @@ def test_a_step_sees_what_it_would_see_without_the_shim(
         seen.append(views)
     for plain, traced in zip(*seen):
         differing = {key: (plain.get(key), traced.get(key)) for key in {*plain, *traced} if plain.get(key) != traced.get(key)}
+        if not may_raise_limits():
+            differing.pop("limits.RLIMIT_CORE", None)
         assert not differing
     if who == "root":
         assert seen[0][0]["agent"] == 1, "the control: the agent is forwarded"
