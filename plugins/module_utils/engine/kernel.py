@@ -42,10 +42,11 @@ _NAME_TO_HANDLE, _OPEN_BY_HANDLE = _NUMBERS.get(os.uname().machine, (-1, -1))
 _syscall = libc.syscall
 _syscall.restype = ctypes.c_long
 _linkat = libc.linkat
+# No argtypes in the hot path: they cost more than the call. So its integers must fit a C int, and its pointers are made once, by byref.
 _statx: t.Any = getattr(libc, "statx", None)
-_statx_args = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
-if _statx is not None:
-    _statx.argtypes = _statx_args
+
+
+_U32 = struct.Struct("<I")
 
 
 class Stat(t.NamedTuple):
@@ -71,8 +72,8 @@ class Stat(t.NamedTuple):
         return self[:3]
 
 
-# struct statx, include/uapi/linux/stat.h: up to stx_size, then blocks and attributes_mask, four 16-byte timestamps, device numbers
-_STATX = struct.Struct("<IIQIIIHHQQQQqIiqIiqIiqIiIIII")
+# struct statx (include/uapi/linux/stat.h): mask, attributes, nlink, owner, mode, ino, size, times a b c m, rdev, dev; "x" skips the rest
+_STATX = struct.Struct("<I4xQIIIH2xQQ16xqI4xqI4xqI4xqI4xIIII")
 _new_stat = functools.partial(tuple.__new__, Stat)  # a third of the time of Stat(...), which is half of that of the call
 
 
@@ -86,17 +87,20 @@ class Reader:
 
     def __init__(self) -> None:
         self._statx_buffer = ctypes.create_string_buffer(256)
-        self._statx_address = ctypes.addressof(self._statx_buffer)
+        self._statx_pointer = ctypes.byref(self._statx_buffer)
         self._statx_view = memoryview(self._statx_buffer)
         self._handle_buffer = ctypes.create_string_buffer(8 + 128)
+        self._handle_pointer = ctypes.byref(self._handle_buffer)
+        self._handle_view = memoryview(self._handle_buffer).cast("B")
         self._mount_id = ctypes.c_int()
+        self._mount_id_pointer = ctypes.byref(self._mount_id)
 
     def stat(self, dirfd: int, name: bytes, flags: int = AT_SYMLINK_NOFOLLOW) -> Stat:
-        if _statx(dirfd, name, flags, 0xFFF, self._statx_address) < 0:
+        if _statx(dirfd, name, flags, 0xFFF, self._statx_pointer) < 0:
             raise fail(name)
         (
-            mask, _block, attributes, nlink, uid, gid, mode, _pad, ino, size, _blocks, _known,
-            asec, ansec, _pad0, bsec, bnsec, _pad1, csec, cnsec, _pad2, msec, mnsec, _pad3, rmajor, rminor, major, minor,
+            mask, attributes, nlink, uid, gid, mode, ino, size,
+            asec, ansec, bsec, bnsec, csec, cnsec, msec, mnsec, rmajor, rminor, major, minor,
         ) = _STATX.unpack_from(self._statx_view)  # fmt: skip
         return _new_stat((
             (major << 32) | minor, ino, bsec * 1000000000 + bnsec if mask & STATX_BTIME else 0, mode, nlink, uid, gid, size,
@@ -116,12 +120,11 @@ class Reader:
 
     def handle(self, dirfd: int, name: bytes, flags: int = 0) -> bytes:
         """File handle as bytes: its type (s32), then the opaque handle. ENOTSUP where the file system has none."""
-        buffer = self._handle_buffer
-        struct.pack_into("<Ii", buffer, 0, 128, 0)
-        if _syscall(_NAME_TO_HANDLE, dirfd, name, buffer, ctypes.byref(self._mount_id), flags) < 0:
+        _U32.pack_into(self._handle_buffer, 0, 128)
+        if _syscall(_NAME_TO_HANDLE, dirfd, name, self._handle_pointer, self._mount_id_pointer, flags) < 0:
             raise fail(name)
-        size, kind = struct.unpack_from("<Ii", buffer, 0)
-        return struct.pack("<i", kind) + buffer.raw[8 : 8 + size]
+        view = self._handle_view  # struct file_handle: size (u32), type (s32), the handle itself
+        return bytes(view[4 : 8 + view[0]])
 
 
 def open_by_handle(mount_fd: int, handle: bytes, flags: int) -> int:

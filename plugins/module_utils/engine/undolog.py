@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The undo log: an append-only file of before-images, one framed record per write(2), written before the change may happen (I1).
+"""The undo log: an append-only file of before-images, one framed record after the other, each written before the change may happen (I1).
 
     log = Writer.create(path);  log.append(Entry(...));  log.head()     the agent, while steps run
     for record in read(path, head): ...                                 undo, diff, verify
 
 Frame: length (u32) of the payload, number (u64, from 0), kind (u8), payload, chain (16 bytes): blake2b over the chain before and this
-frame.
-A crash may leave a torn last frame: a reader ends there, provided that HEAD (number and chain, kept in a file of its own, written at
-step boundaries) is not beyond it. Any other damage is refused before a path is touched (I7).
+frame. Behind the last frame come the zeros of what is allocated and not yet used (window.py).
 
-A writer that dies between two appends has written whole frames only up to the last acknowledged change; the next writer (`Writer.resume`)
-cuts a torn tail off, which no change can have followed.
+A writer that dies leaves at most one frame half copied, and its length says so by the highest bit: a reader ends there, provided that HEAD
+(number and chain, kept in a file of its own, written at step boundaries) is not beyond it. Any other damage is refused before a path is
+touched (I7). The next writer (`Writer.resume`) cuts the torn tail off, which no change can have followed.
 """
 
 from __future__ import annotations
@@ -22,11 +21,15 @@ import struct
 import typing as t
 
 from .errors import JournalDamaged, JournalUnwritable
+from .window import Window
 
 _FRAME = struct.Struct("<IQB")
 _HEAD = struct.Struct("<8sQ16s")
+_NOTHING_YET = bytes(_FRAME.size)
 _MAGIC = b"acidlog1"
 _CHAIN = 16
+_LENGTH = struct.Struct("<I")
+_UNFINISHED = 1 << 31
 
 # How a KEEP or CONTENT image is stored
 LINK, INLINE, COPY, NOTHING = 1, 2, 3, 4
@@ -264,11 +267,12 @@ class Writer:
 
     def __init__(self, directory: str, fd: int, head: Head) -> None:
         self._directory, self._fd = directory, fd
+        self._window = Window(fd, os.fstat(fd).st_size)
         self.count, self._chain = head
 
     @classmethod
     def create(cls, directory: str) -> Writer:
-        fd = os.open(directory + "/log", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = os.open(directory + "/log", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         writer = cls(directory, fd, Head(0, bytes(_CHAIN)))
         writer.write_head()
         return writer
@@ -279,27 +283,31 @@ class Writer:
         reader = Reader(directory, after_power_cut=after_power_cut)
         for _record in reader:
             pass
-        fd = os.open(directory + "/log", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        fd = os.open(directory + "/log", os.O_RDWR | os.O_CLOEXEC)
         os.ftruncate(fd, reader.good_bytes)
         return cls(directory, fd, Head(reader.count, reader.chain))
 
     def append(self, record: Image) -> None:
-        """One frame, one write(2). A short or failed write is cut off again and raises: the change must not happen."""
+        """One frame. While it is being copied its length says so, so that a writer's death is seen; where there is no space for it, it
+        raises, and the change must not happen."""
         kind, payload = encode(record)
-        frame = _FRAME.pack(len(payload), self.count, kind) + payload
-        chain = hashlib.blake2b(self._chain + frame, digest_size=_CHAIN).digest()
-        size = len(frame) + _CHAIN
+        length = len(payload)
+        body = _FRAME.pack(length, self.count, kind) + payload
+        chain = hashlib.blake2b(self._chain + body, digest_size=_CHAIN).digest()
+        size = _FRAME.size + length + _CHAIN
+        window = self._window
         try:
-            written = os.write(self._fd, frame + chain)
+            memory = window.room(size)
         except OSError as error:
             raise JournalUnwritable(
-                "undo log %s/log: %s" % (self._directory, error.strerror), hint="Free space there, then roll back."
+                "undo log %s/log: no space for %d bytes (%s)" % (self._directory, size, error.strerror),
+                hint="Free space there, then roll back.",
             ) from error
-        if written != size:
-            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            raise JournalUnwritable(
-                "undo log %s/log: no space for %d bytes" % (self._directory, size), hint="Free space there, then roll back."
-            )
+        at = window.at - window.base
+        _LENGTH.pack_into(memory, at, length | _UNFINISHED)
+        memory[at + 4 : at + size] = body[4:] + chain
+        _LENGTH.pack_into(memory, at, length)
+        window.at += size
         self.count += 1
         self._chain = chain
 
@@ -316,6 +324,7 @@ class Writer:
             os.close(fd)
 
     def close(self) -> None:
+        self._window.close()
         os.close(self._fd)
 
 
@@ -358,6 +367,9 @@ class Reader:
                 if len(prefix) < _FRAME.size:
                     break
                 length, number, kind = _FRAME.unpack(prefix)
+                if length & _UNFINISHED or prefix == _NOTHING_YET:
+                    self._check_tail(f.read(), (length & ~_UNFINISHED) + _CHAIN if length else 0)
+                    break
                 rest = f.read(length + _CHAIN)
                 if len(rest) < length + _CHAIN:
                     break
@@ -373,3 +385,8 @@ class Reader:
                 yield decode(kind, frame[_FRAME.size :])
         if self.count < head.records:
             raise self._damaged("log", "%d records, but HEAD says %d" % (self.count, head.records))
+
+    def _check_tail(self, tail: bytes, torn: int) -> None:
+        """Behind the last frame, of which `torn` bytes may be left half copied, nothing was ever written."""
+        if tail[torn:].strip(b"\0") and not self._lenient:
+            raise self._damaged("log", "record %d is damaged" % self.count)

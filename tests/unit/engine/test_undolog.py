@@ -110,6 +110,77 @@ def test_a_tail_torn_at_any_byte_is_cut_and_written_on(sandbox: Path) -> None:
         assert read(folder) == [*SOME, Undone(9)]
 
 
+def test_a_frame_half_copied_is_cut_and_written_on(sandbox: Path) -> None:
+    """The writer died while it copied a frame into memory: its length is marked, and any of the frame's bytes may be there or not."""
+    folder = written(sandbox, SOME)
+    log = folder / "log"
+    good = log.read_bytes()
+    record = Value(1, b"/proc/sys/kernel/x", b"v" * 40)
+    kind, payload = undolog.encode(record)
+    marked = (len(payload) | 1 << 31).to_bytes(4, "little")
+    frame = marked + len(SOME).to_bytes(8, "little") + bytes((kind,)) + payload + b"c" * 16
+    for copied in range(4, len(frame) + 1):
+        for half in (frame[:copied], marked + bytes(len(frame) - copied) + frame[4 + len(frame) - copied :]):
+            log.write_bytes(good + half + bytes(200))
+            assert read(folder) == SOME
+            writer = Writer.resume(str(folder))
+            writer.append(record)
+            writer.close()
+            assert read(folder) == [*SOME, record]
+    log.write_bytes(good + frame + b"x")
+    with pytest.raises(JournalDamaged, match="record 23 is damaged"):
+        read(folder)
+
+
+def test_what_is_allocated_and_not_used_is_no_record_and_is_given_back(sandbox: Path) -> None:
+    folder = written(sandbox, SOME)
+    log = folder / "log"
+    size = log.stat().st_size
+    writer = Writer.resume(str(folder))
+    writer.append(Undone(7))
+    assert log.stat().st_size > size + 10_000
+    assert read(folder) == [*SOME, Undone(7)]
+    writer.close()
+    assert log.stat().st_size < size + 100
+    log.write_bytes(log.read_bytes() + bytes(5000) + b"x")
+    with pytest.raises(JournalDamaged, match="record 24 is damaged"):
+        read(folder)
+
+
+def test_frames_longer_than_the_window_and_across_its_end(sandbox: Path) -> None:
+    records: list[Image] = [Value(number, b"/sys/x", os.urandom(1 + number * 7919 % 90_000)) for number in range(40)]
+    records.insert(20, Value(0, b"/sys/y", bytes(700_000)))
+    assert read(written(sandbox, records)) == records
+
+
+def test_a_killed_writer_has_written_all_that_it_said(sandbox: Path) -> None:
+    """SIGKILL at 40 moments: no acknowledged record is missing, and the next writer goes on."""
+    for round_ in range(40):
+        folder = sandbox / str(round_)
+        folder.mkdir()
+        receive, send = os.pipe()
+        child = os.fork()
+        if child == 0:
+            writer = Writer.create(str(folder))
+            while True:
+                writer.append(Value(writer.count, b"/sys/x", b"v" * (writer.count % 900)))
+                os.write(send, b".")
+        os.close(send)
+        acknowledged = 0
+        while acknowledged < 50 + 97 * round_:
+            acknowledged += len(os.read(receive, 64))
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        while said := os.read(receive, 65536):
+            acknowledged += len(said)
+        os.close(receive)
+        found = read(folder)
+        assert acknowledged <= len(found) <= acknowledged + 1
+        assert [record.step for record in found if isinstance(record, Value)] == list(range(len(found)))
+        Writer.resume(str(folder)).close()
+        assert read(folder) == found
+
+
 def test_a_flipped_bit_is_refused_wherever_it_is(sandbox: Path) -> None:
     folder = written(sandbox, SOME)
     log = folder / "log"

@@ -23,7 +23,7 @@ from .. import kernel
 
 _RECEIVE, _SEND, _ID_VALID, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x40082104
 _CONTINUE, _SYNC_WAKE_UP = 1, 1
-_NOTE = struct.Struct("<QIIiIQ6Q")
+_NOTE = struct.Struct("<QI4xiI8x6Q")  # struct seccomp_notif: id, pid, nr, arch, args
 _ANSWER = struct.Struct("<QqiI")
 _ZERO = bytes(80)
 
@@ -86,7 +86,7 @@ class Listener:
                 raise Gone from error
             self._slot[:8] = buffer[:8]
             fields = _NOTE.unpack(buffer)
-            return _new_note((fields[0], fields[1], fields[3], fields[4], fields[6:]))
+            return _new_note((*fields[:4], fields[4:]))
 
     def _hung_up(self) -> bool:
         poll = select.poll()

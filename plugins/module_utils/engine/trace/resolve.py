@@ -57,17 +57,16 @@ class Memory:
     def __init__(self) -> None:
         self._bytes = bytearray(2 * _PAGE)
         self._buffer = (ctypes.c_char * (2 * _PAGE)).from_buffer(self._bytes)
-        address = ctypes.addressof(self._buffer)
-        self._address = address
-        self._local, self._remote = ctypes.create_string_buffer(16), ctypes.create_string_buffer(16)
+        self._local = ctypes.create_string_buffer(_IOV.pack(ctypes.addressof(self._buffer), 2 * _PAGE))
+        self._remote = ctypes.create_string_buffer(16)
+        self._pointers = ctypes.byref(self._local), ctypes.byref(self._remote)
         self._read = kernel.libc.process_vm_readv
-        self._read.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_ulong)
         self._read.restype = ctypes.c_ssize_t
 
     def _fetch(self, tid: int, address: int, length: int) -> int:
-        _IOV.pack_into(self._local, 0, self._address, length)
+        local, remote = self._pointers
         _IOV.pack_into(self._remote, 0, address, length)
-        done: int = self._read(tid, self._local, 1, self._remote, 1, 0)
+        done: int = self._read(tid, local, 1, remote, 1, 0)
         if done < 0:
             raise kernel.fail("memory of thread %d" % tid)
         return done
