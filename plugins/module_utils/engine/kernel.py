@@ -35,9 +35,9 @@ FS_USER_MODIFIABLE = 0x000380FF | 0x20800000  # and NOCOW, PROJINHERIT
 STATX_ATTR_IMMUTABLE, STATX_ATTR_APPEND = 0x10, 0x20
 STATX_BTIME = 0x800
 
-_OPEN_TREE, _OPENAT2 = 428, 437
-_NUMBERS = {"x86_64": (303, 304), "aarch64": (264, 265)}
-_NAME_TO_HANDLE, _OPEN_BY_HANDLE = _NUMBERS.get(os.uname().machine, (-1, -1))
+_OPEN_TREE, _OPENAT2, _PIDFD_GETFD = 428, 437, 438
+_NUMBERS = {"x86_64": (303, 304, 312), "aarch64": (264, 265, 272)}
+_NAME_TO_HANDLE, _OPEN_BY_HANDLE, _KCMP = _NUMBERS.get(os.uname().machine, (-1, -1, -1))
 
 _syscall = libc.syscall
 _syscall.restype = ctypes.c_long
@@ -145,6 +145,19 @@ def openat2(dirfd: int, path: bytes, flags: int, resolve: int) -> int:
     if fd < 0:
         raise fail(path)
     return t.cast(int, fd)
+
+
+def their_file(process: int, fd: int) -> int:
+    """The very file that `fd` is open on in the process of a pidfd (pidfd_getfd, 5.6)."""
+    mine = _syscall(_PIDFD_GETFD, process, fd, 0)
+    if mine < 0:
+        raise fail("descriptor %d" % fd)
+    return t.cast(int, mine)
+
+
+def same_file(thread: int, theirs: int, mine: int) -> bool:
+    """Whether descriptor `theirs` of a thread is the same open file as our `mine`; False, too, where the kernel has no kcmp(2)."""
+    return bool(_syscall(_KCMP, os.getpid(), thread, 0, mine, theirs) == 0)
 
 
 def private_mount(path: bytes) -> int:

@@ -177,7 +177,7 @@ class OpenTransaction:
         """The running step ends: what it left behind goes on in the next one's epoch."""
         if self.step is None:
             return
-        self._images.settle_all()
+        self.capture.settle()
         self.log.write_head()
         for seen in self._observations:
             if seen.kind == IRREVERSIBLE:
@@ -278,7 +278,7 @@ class OpenTransaction:
 
     def close(self) -> None:
         with self.lock:
-            self._images.forget()
+            self.capture.close()
         self.log.close()
         self.store.close()
 

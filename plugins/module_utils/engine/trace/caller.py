@@ -12,8 +12,10 @@ from ..kernel import AT_FDCWD
 from .calls import FIXED
 from .newborn import Newborn
 from .resolve import Memory, Place, Resolver
+from .workplace import Workplace
 
 Arguments = tuple[int, int, int, int, int, int]
+_DOTS = (b".", b"..")
 #: Errors of resolving which the call itself will meet
 _FAILS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.EFAULT, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.ESRCH))
 
@@ -31,6 +33,7 @@ class Caller:
 
     def __init__(self, resolver: Resolver, newborn: Newborn) -> None:
         self.thread, self.resolver, self.newborn = 0, resolver, newborn
+        self.workplace = Workplace(resolver.reader)
         self._memory = Memory()
 
     def text(self, address: int) -> bytes:
@@ -48,11 +51,17 @@ class Caller:
     def resolve(self, dfd: int, text: bytes, follow: bool) -> Place:
         if not text:
             raise WillFail
+        alone = dfd >= 0 and b"/" not in text and text not in _DOTS and not self.resolver.careful
         try:
+            place = self.workplace.place(self.thread, dfd, text, follow) if alone else None
+            if place is not None:
+                return place
             place = self.resolver.place(self.thread, dfd, text, follow=follow)
         except OSError as error:
             raise foretold(error) from None
-        if self.resolver.quick and text.startswith(b"/"):
+        if alone and place.name is not None:
+            self.workplace.seen(self.thread, dfd, place)
+        elif self.resolver.quick and text.startswith(b"/"):
             self.newborn.learn(text, place)
         return place
 

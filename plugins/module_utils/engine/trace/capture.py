@@ -53,6 +53,7 @@ class Capture:
     def epoch(self, epoch: int, step: int) -> None:
         self._contents.forget()
         self._newborn.forget()
+        self._caller.workplace.let_go()
         self.images.epoch(epoch, step)
 
     def handle(self, note: Note, call: Call, step: int, resolver: Resolver) -> None:
@@ -67,6 +68,16 @@ class Capture:
             pass
         except Elsewhere:
             images.tell("irreversible", "%s on a FUSE or network file system" % call.name)
+
+    def settle(self) -> None:
+        """No call is under way: a step has ended."""
+        self._caller.workplace.let_go()
+        self.images.settle_all()
+
+    def close(self) -> None:
+        """The transaction ends: its memory of 100,000 places is worth having back before the undo."""
+        self._caller.workplace.let_go()
+        self.images.forget()
 
     def inherited(self, process: int, step: int) -> None:
         """What a step's first process has open already for writing on 0 to 2 (a redirection outside the shim) is imaged before it runs."""

@@ -25,6 +25,7 @@ class Surroundings:
     def _connected(self, path: bytes) -> None:
         """Whom a step asks to act: PID 1, docker, and so on, whose doings the trace does not see."""
         if path:
+            self._caller.workplace.let_go()
             self._images.tell("peer", os.fsdecode(path))
 
     def socketcall(self, arguments: Arguments, call: Call) -> None:
@@ -35,6 +36,7 @@ class Surroundings:
     def mounts(self, arguments: Arguments, call: Call) -> None:
         """How paths resolve is about to change; the table itself is the mounts probe's."""
         self._caller.resolver.careful = True
+        self._caller.workplace.let_go()
         self._images.store.forget_unknown()
 
     def leaves_root(self, arguments: Arguments, call: Call) -> None:
