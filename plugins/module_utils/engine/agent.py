@@ -27,7 +27,7 @@ import time
 import traceback
 import typing as t
 
-from . import lease, protocol, recovery, retention, states, systemd_notify
+from . import compensations, lease, protocol, recovery, retention, states, systemd_notify
 from .errors import AcidError, NoTransaction, Usage, WrongTransaction
 from .journal import Journal
 from .model import Step, Transaction
@@ -68,6 +68,7 @@ class Agent:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._busy = _Busy()
         self._idle_since = time.monotonic()
+        self._handed: tuple[Transaction, float] | None = None  # an undo that waits for its controller, and until when (monotonic)
 
     # -- life ------------------------------------------------------------------------------------------------------------
 
@@ -89,6 +90,7 @@ class Agent:
                     key.data(key.fd)
             self._watch_mains()
             self._watch_lease()
+            self._watch_handed()
             if self._idle():
                 server.close()
                 retention.gc(self._journal)
@@ -126,7 +128,7 @@ class Agent:
             os.write(self._wake_write, b"x")
 
     def _idle(self) -> bool:
-        if self._open is not None or self._left_behind or self._busy.count:
+        if self._open is not None or self._left_behind or self._busy.count or self._handed:
             self._idle_since = time.monotonic()
         return time.monotonic() - self._idle_since > _IDLE_AFTER
 
@@ -148,7 +150,9 @@ class Agent:
         with self._control:
             if self._open is transaction and lease.expired(transaction):
                 self._end(
-                    transaction.id, "the lease ran out: no word from the controller for %d seconds" % lease.timeout(transaction.options)
+                    transaction.id,
+                    "the lease ran out: no word from the controller for %d seconds" % lease.timeout(transaction.options),
+                    compensations.Host(),
                 )
 
     # -- after a death of the agent --------------------------------------------------------------------------------------
@@ -180,12 +184,14 @@ class Agent:
             after = recovery.after_death(self._journal, value, step_was_running=running)
             if after == recovery.RESUME:
                 self._open = OpenTransaction.resume(self._journal, value)
+            elif after == recovery.UNDO and self._patience(value.id):
+                self._wait_for_controller(value.id)
             elif after == recovery.UNDO:
                 self._start(self._undo_again, value)
 
     def _undo_again(self, value: Transaction) -> None:
         with self._control:
-            self._end(value.id, value.reason or "the agent died while a step was running")
+            self._end(value.id, value.reason or "the agent died while a step was running", compensations.Host())
 
     @staticmethod
     def _stored_listeners() -> dict[str, tuple[int, Slot]]:
@@ -275,6 +281,8 @@ class Agent:
                 return self._begin(request)
             if op == "rollback":
                 return self._rollback(request)
+            if op == "compensated":
+                return self._compensated(request)
             if op == "ping":
                 return {"pid": os.getpid(), "left_behind": len(self._left_behind)}
             transaction = self._current(str(request.get("tx", "")))
@@ -289,6 +297,10 @@ class Agent:
                 transaction.wait_for_mains()
                 point = transaction.savepoint(str(request["name"]))
                 return {"savepoint": point.name, "epoch": point.epoch}
+            if op == "compensate":
+                transaction.wait_for_mains()
+                known = "result" in request
+                return {"tx": transaction.id, "epoch": (transaction.end_compensated if known else transaction.compensate)(request)}
             if op == "doom":
                 transaction.doom(str(request.get("reason", "the controller asked for it")))
                 return {"tx": transaction.id, "state": states.DOOMED}
@@ -320,22 +332,25 @@ class Agent:
             raise NoTransaction(
                 "No transaction is open on this host.", hint="acidctl list shows committed ones, which can be rolled back by their id."
             )
+        payer = compensations.Controller(str(request["session"])) if request.get("session") else compensations.Host()
         if self._open is not None and self._open.id == tx:
             if "token" in request:
                 self._open.check(int(request["token"]))
             if request.get("to"):
-                return self._rollback_to(self._open, str(request["to"]))
-        return self._end(tx, str(request.get("reason", "asked for")))
+                return self._rollback_to(self._open, str(request["to"]), payer)
+        return self._end(tx, str(request.get("reason", "asked for")), payer)
 
-    def _rollback_to(self, transaction: OpenTransaction, name: str) -> dict[str, t.Any]:
+    def _rollback_to(self, transaction: OpenTransaction, name: str, payer: compensations.Payer) -> dict[str, t.Any]:
         points = [point for point in self._journal.savepoints(transaction.id) if point.name == name]
         if not points:
             known = ", ".join(point.name for point in self._journal.savepoints(transaction.id)) or "none"
             raise Usage("Transaction %s has no savepoint %r." % (transaction.id, name), hint="It has: %s." % known)
         transaction.wait_for_mains()
-        return roll_back_to(transaction, points[0]).to_json()
+        done = roll_back_to(transaction, points[-1], payer=payer)
+        transaction.last_activity += self._patience(transaction.id)
+        return done.to_json()
 
-    def _end(self, tx: str, reason: str) -> dict[str, t.Any]:
+    def _end(self, tx: str, reason: str, payer: compensations.Payer) -> dict[str, t.Any]:
         """Kill what the transaction left running, then roll it back."""
         transaction = self._open
         if transaction is not None and transaction.id == tx:
@@ -347,7 +362,38 @@ class Agent:
         for tracer in [tracer for tracer in self._left_behind if tracer.name.startswith("acid-%s-" % tx)]:
             tracer.mode = REFUSE
         recovery.kill_leftovers(self._journal, tx)
-        return roll_back(self._journal, tx, reason=reason).to_json()
+        done = roll_back(self._journal, tx, reason=reason, payer=payer)
+        self._wait_for_controller(tx)
+        return done.to_json()
+
+    # -- an undo that a controller has a part in -------------------------------------------------------------------------
+
+    def _compensated(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
+        tx = str(request["tx"])
+        answer = compensations.report(
+            self._journal, tx, str(request["id"]), claim=str(request.get("claim", "")), problem=str(request.get("problem", ""))
+        )
+        if self._open is not None and self._open.id == tx:
+            self._open.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._wait_for_controller(tx)
+        return {"tx": tx, **answer}
+
+    def _patience(self, tx: str) -> float:
+        """Seconds for which somebody may go on running a compensation."""
+        return max(0.0, (compensations.claimed_until(self._journal, tx) - time.time_ns()) / 1e9)
+
+    def _wait_for_controller(self, tx: str) -> None:
+        """An undo that stopped for a controller is gone on with, without it, when it keeps silent beyond its claim and its lease."""
+        value = self._journal.get(tx)
+        self._handed = None
+        if value.state == states.ABORTING:
+            self._handed = value, time.monotonic() + self._patience(tx) + (lease.timeout(value.options) or lease.DEFAULT)
+
+    def _watch_handed(self) -> None:
+        handed = self._handed
+        if handed is not None and not self._busy.count and time.monotonic() > handed[1]:
+            self._handed = None
+            self._start(self._undo_again, handed[0])
 
 
 def main() -> int:

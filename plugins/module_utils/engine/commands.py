@@ -9,6 +9,7 @@ A program that is missing or too slow is an answer (127, 124, as a shell would g
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from typing import NamedTuple
@@ -38,9 +39,14 @@ class Output(NamedTuple):
         return lines[-1] if lines else f"exit code {self.code}"
 
 
-def run(argv: list[str], *, timeout: float, input: str | None = None) -> Output:
-    """Runs argv[0] from PATH with LC_ALL=C, no other descriptors, in a session of its own. `timeout` in seconds."""
-    env = {"PATH": PATH, "LC_ALL": "C", "HOME": "/root", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}
+def run(argv: list[str], *, timeout: float, input: str | None = None, folder: str = "/", as_user: bool = False) -> Output:
+    """Runs argv[0] from PATH with LC_ALL=C, no other descriptors, in a session of its own. `timeout` in seconds.
+
+    `as_user`: a command of the user's, which gets root's ordinary PATH and umask."""
+    path = "/usr/local/sbin:/usr/local/bin:" + PATH if as_user else PATH
+    env = {"PATH": path, "LC_ALL": "C", "HOME": "/root", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}
+    if as_user:  # found by that PATH, not by the agent's
+        argv = [shutil.which(argv[0], path=path) or argv[0], *argv[1:]]
     try:
         child = subprocess.Popen(
             argv,
@@ -48,7 +54,8 @@ def run(argv: list[str], *, timeout: float, input: str | None = None) -> Output:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=env,
-            cwd="/",
+            cwd=folder,
+            umask=0o022 if as_user else -1,
             close_fds=True,
             start_new_session=True,
         )

@@ -23,10 +23,10 @@ from typing import Any
 from . import states
 from .errors import Blocked, Busy, JournalDamaged, JournalUnwritable, SchemaTooNew, StaleToken, Usage, WrongState, WrongTransaction
 from .journal_head import Head
-from .model import NOTE_KINDS, FileSystem, Note, Savepoint, Step, Summary, Transaction
+from .model import NOTE_KINDS, Compensation, FileSystem, Note, Savepoint, Step, Summary, Transaction
 
 PATH = "/var/lib/acid/journal.db"
-SCHEMA = 1
+SCHEMA = 2
 # How long a call waits for another process's write, in seconds: all writes here are short.
 BUSY_WAIT = 10.0
 
@@ -55,8 +55,28 @@ CREATE TABLE fs (
     PRIMARY KEY (tx, mount_point)) WITHOUT ROWID;
 """
 
+# What each schema after the first added. A new journal goes through all of them, so that there is one way only.
+_ADDED = {
+    2: """
+CREATE TABLE savepoint_2 (
+    tx TEXT NOT NULL REFERENCES tx(id) ON DELETE CASCADE, name TEXT NOT NULL, epoch INTEGER NOT NULL,
+    PRIMARY KEY (tx, epoch)) WITHOUT ROWID;
+INSERT INTO savepoint_2 SELECT tx, name, epoch FROM savepoint;
+DROP TABLE savepoint;
+ALTER TABLE savepoint_2 RENAME TO savepoint;
+CREATE TABLE compensation (
+    tx TEXT NOT NULL REFERENCES tx(id) ON DELETE CASCADE, n INTEGER NOT NULL, id TEXT NOT NULL, epoch INTEGER NOT NULL, end_epoch INTEGER,
+    name TEXT NOT NULL, step TEXT NOT NULL, body TEXT NOT NULL, host TEXT, result TEXT, seconds INTEGER NOT NULL, state TEXT NOT NULL,
+    attempts INTEGER NOT NULL, claim TEXT NOT NULL, claimed_by TEXT NOT NULL, claim_until_ns INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (tx, n), UNIQUE (tx, id)) WITHOUT ROWID;
+""",
+}
+
 _TX = "id, name, owner, state, token, created_ns, deadline, options, boot_id, engine, reason, epoch, ended_ns, images"
 _STEP = "n, id, epoch, task, module, position, no_log, state, started_ns, sealed_ns, pid"
+_COMPENSATION = (
+    "id, n, epoch, end_epoch, name, step, body, host, result, seconds, state, attempts, claim, claimed_by, claim_until_ns, reason"
+)
 
 
 class Journal:
@@ -82,13 +102,14 @@ class Journal:
         self._mode = ""
         self._synchronous("FULL")
         self._db.execute("PRAGMA foreign_keys=ON")
-        if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+        if self._db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:
             with self._write():
                 # Another process may have been first while this one waited for the lock.
-                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                    for statement in _TABLES.split(";\n"):
+                (version,) = self._db.execute("PRAGMA user_version").fetchone()
+                for text in [_TABLES][version:] + [_ADDED[later] for later in range(max(version, 1) + 1, SCHEMA + 1)]:
+                    for statement in text.split(";\n"):
                         self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version={SCHEMA}")
+                self._db.execute(f"PRAGMA user_version={SCHEMA}")
         self._refuse_newer()
         self._refuse_loss()
 
@@ -232,6 +253,7 @@ class Journal:
                 raise WrongState(f"Transaction {tx} is {state}: its images are still needed.", hint="End it first.")
             db.execute("UPDATE tx SET images = 0 WHERE id = ?", (tx,))
             db.execute("DELETE FROM probe WHERE tx = ?", (tx,))
+            db.execute("UPDATE compensation SET body = '', host = NULL, result = NULL WHERE tx = ?", (tx,))
 
     def set_summary(self, tx: str, summary: Summary) -> None:
         """Kept for `acidctl show` after the undo log is gone."""
@@ -300,20 +322,81 @@ class Journal:
             return [_step(row) for row in db.execute(f"SELECT {_STEP} FROM step WHERE tx = ? ORDER BY n", (tx,))]
 
     def add_savepoint(self, tx: str, name: str) -> Savepoint:
-        """Starts an epoch that the savepoint stands before. The same name again moves it."""
+        """Starts an epoch that the savepoint stands before. One of the same name hides the older one until it is gone."""
         with self._write() as db:
             point = Savepoint(name, self.next_epoch(tx))
-            db.execute("INSERT OR REPLACE INTO savepoint VALUES (?,?,?)", (tx, name, point.epoch))
+            db.execute("INSERT INTO savepoint VALUES (?,?,?)", (tx, name, point.epoch))
             return point
 
     def savepoints(self, tx: str) -> list[Savepoint]:
         with self._read() as db:
             return [Savepoint(*row) for row in db.execute("SELECT name, epoch FROM savepoint WHERE tx = ? ORDER BY epoch", (tx,))]
 
-    def drop_savepoints(self, tx: str, *, after: int) -> None:
-        """Forgets those with an epoch > `after`: what they stood before has been undone."""
+    def renew_savepoint(self, tx: str, point: Savepoint) -> Savepoint:
+        """All since `point` has been undone: it stands before a new epoch, and later ones are forgotten."""
         with self._write() as db:
-            db.execute("DELETE FROM savepoint WHERE tx = ? AND epoch > ?", (tx, after))
+            db.execute("DELETE FROM savepoint WHERE tx = ? AND epoch >= ?", (tx, point.epoch))
+            return self.add_savepoint(tx, point.name)
+
+    # Compensations
+
+    def add_compensation(
+        self, tx: str, *, id: str, name: str, step: str, body: str, host: list[dict[str, Any]] | None, seconds: int
+    ) -> Compensation:
+        """RECORDED, on the disk, at the start of an epoch of its own. The same id again is the same compensation."""
+        with self._write(decision=True) as db:
+            known = [found for found in self.compensations(tx) if found.id == id]
+            if known:
+                return known[0]
+            state = self.get(tx).state
+            if state not in states.RUNNING:
+                raise WrongState(f"Transaction {tx} is {state}: no step may start.", hint="Begin a new transaction.")
+            (n,) = db.execute("SELECT COALESCE(MAX(n), 0) + 1 FROM compensation WHERE tx = ?", (tx,)).fetchone()
+            commands = None if host is None else _dump(host)
+            row = (id, n, self.next_epoch(tx), None, name, step, body, commands, None, seconds, states.RECORDED, 0, "", "", 0, "")
+            db.execute(f"INSERT INTO compensation (tx, {_COMPENSATION}) VALUES (?{',?' * len(row)})", (tx, *row))
+            return _compensation(row)
+
+    def end_compensated(self, tx: str, id: str, *, result: str, host: list[dict[str, Any]] | None) -> int:
+        """The compensated step has ended, with that result: starts an epoch, and returns it."""
+        with self._write() as db:
+            self._compensation(tx, id)
+            epoch = self.next_epoch(tx)
+            commands = None if host is None else _dump(host)
+            db.execute(
+                "UPDATE compensation SET end_epoch = ?, result = ?, host = ? WHERE tx = ? AND id = ?", (epoch, result, commands, tx, id)
+            )
+            return epoch
+
+    def compensations(self, tx: str) -> list[Compensation]:
+        """In the order of their steps."""
+        with self._read() as db:
+            return [_compensation(row) for row in db.execute(f"SELECT {_COMPENSATION} FROM compensation WHERE tx = ? ORDER BY n", (tx,))]
+
+    def claim_compensation(self, tx: str, id: str, *, by: str, attempts: int, until_ns: int) -> Compensation:
+        """RUNNING, on the disk before anybody runs it; the claim's name is new each time. Raises WrongState when it has been paid."""
+        with self._write(decision=True) as db:
+            states.check_compensation(self._compensation(tx, id).state, states.RUNNING_NOW)
+            values = (states.RUNNING_NOW, attempts, os.urandom(8).hex(), by, until_ns, tx, id)
+            columns = "state = ?, attempts = ?, claim = ?, claimed_by = ?, claim_until_ns = ?"
+            db.execute(f"UPDATE compensation SET {columns} WHERE tx = ? AND id = ?", values)
+            return self._compensation(tx, id)
+
+    def settle_compensation(self, tx: str, id: str, new: str, *, reason: str = "") -> Compensation:
+        """Ends a claim, on the disk when it returns. RUNNING: it waits for its next attempt."""
+        with self._write(decision=True) as db:
+            states.check_compensation(self._compensation(tx, id).state, new)
+            db.execute(
+                "UPDATE compensation SET state = ?, claim = '', claim_until_ns = 0, reason = ? WHERE tx = ? AND id = ?",
+                (new, reason, tx, id),
+            )
+            return self._compensation(tx, id)
+
+    def _compensation(self, tx: str, id: str) -> Compensation:
+        row = self._db.execute(f"SELECT {_COMPENSATION} FROM compensation WHERE tx = ? AND id = ?", (tx, id)).fetchone()
+        if row is None:
+            raise Usage(f"Transaction {tx} has no compensation {id}.", hint=f"`acidctl show {tx}` lists them.")
+        return _compensation(row)
 
     # What is told, and what is kept
 
@@ -498,3 +581,9 @@ def _step(row: tuple[Any, ...]) -> Step:
     fields = dict(zip(_STEP.split(", "), row))
     fields["no_log"] = bool(fields["no_log"])
     return Step(**fields)
+
+
+def _compensation(row: tuple[Any, ...]) -> Compensation:
+    fields = dict(zip(_COMPENSATION.split(", "), row))
+    fields["host"] = None if fields["host"] is None else tuple(json.loads(fields["host"]))
+    return Compensation(**fields)

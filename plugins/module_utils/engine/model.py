@@ -68,6 +68,38 @@ class Savepoint:
 
 
 @dataclass(frozen=True)
+class Compensation:
+    """What undoes a step's effects out of the trace's reach. `body` and `result` are the controller's, and opaque here; `host` has the
+    commands that this host can run by itself (None: only a controller can). It was recorded at the start of `epoch`, just before its
+    step; the step had ended when `end_epoch` began (None: never seen to end). `claim` names who runs it now, until `claim_until_ns` on
+    CLOCK_REALTIME; `claimed_by` is the session of the last one. `seconds`: how long one attempt may take."""
+
+    id: str
+    n: int
+    epoch: int
+    end_epoch: int | None
+    name: str
+    step: str
+    body: str
+    host: tuple[dict[str, Any], ...] | None
+    result: str | None
+    seconds: int
+    state: str
+    attempts: int = 0
+    claim: str = ""
+    claimed_by: str = ""
+    claim_until_ns: int = 0
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """For people: without what may hold secrets."""
+        data = asdict(self)
+        for key in ("body", "host", "result", "claim", "claimed_by", "claim_until_ns"):
+            del data[key]
+        return data
+
+
+@dataclass(frozen=True)
 class Note:
     """Something to tell people about a transaction; `kind` is one of NOTE_KINDS."""
 

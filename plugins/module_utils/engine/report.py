@@ -6,15 +6,29 @@ from __future__ import annotations
 
 import stat
 import typing as t
+from dataclasses import replace
 
 from .journal import Journal
 from .model import DIFFERS, IRREVERSIBLE, SURVIVOR, StepSummary, Summary
 from .wanted import Wanted
 
 
-def summary(journal: Journal, tx: str, state: str, seconds: float, wanted: Wanted, *, units: t.Sequence[str] = ()) -> Summary:
-    """The transaction's summary, which the journal keeps as well. `wanted`: its images, read before an undo made them void."""
-    counts = paths_by_step(wanted)
+def summary(
+    journal: Journal,
+    tx: str,
+    state: str,
+    seconds: float,
+    wanted: Wanted,
+    *,
+    units: t.Sequence[str] = (),
+    counted: t.Mapping[int, int] | None = None,
+    extra: dict[str, t.Any] | None = None,
+) -> Summary:
+    """The transaction's summary, which the journal keeps as well. `wanted`: its images, read before an undo made them void; `counted`:
+    paths by step, of those that an earlier call has made void. `extra` is for the caller alone."""
+    counts = {**paths_by_step(wanted)}
+    for step, paths in (counted or {}).items():
+        counts[step] = max(paths, counts.get(step, 0))
     notes: dict[str, list[str]] = {}
     for note in journal.notes(tx):
         notes.setdefault(note.kind, []).append(note.text)
@@ -29,9 +43,10 @@ def summary(journal: Journal, tx: str, state: str, seconds: float, wanted: Wante
         tuple(notes.get(SURVIVOR, ())),
         tuple(notes.get(DIFFERS, ())),
         round(seconds, 3),
+        {"compensations": [found.to_json() for found in known]} if (known := journal.compensations(tx)) else {},
     )
     journal.set_summary(tx, result)
-    return result
+    return replace(result, extra={**result.extra, **extra}) if extra else result
 
 
 def paths_by_step(wanted: Wanted) -> dict[int, int]:

@@ -5,6 +5,10 @@
     summary = roll_back(journal, tx, reason="...")            the whole of it; the processes are dead already
     roll_back_to(open_transaction, point)                     an open transaction, which goes on afterwards
 
+Compensations are paid in their places of the reverse order: the undo goes back to the end of the step, has the compensation run, and goes
+on. One that a controller has to run ends the call; the summary's extra key says so, the state is as before the end, and the
+same call goes on afterwards.
+
 Every part looks first and then acts, so a crash at any point is mended by running it again (I2). The log is verified before anything is
 touched (I7).
 """
@@ -14,11 +18,12 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import typing as t
 
-from . import states
+from . import compensations, states
 from .errors import AcidError, JournalDamaged, WrongState
 from .journal import Journal
-from .model import DIFFERS, MOOT, Savepoint, Summary
+from .model import DIFFERS, MOOT, Savepoint, Summary, Transaction
 from .probes.base import Circumstances, Outcome
 from .probes.registry import Probes, probe_names
 from .report import summary
@@ -29,18 +34,18 @@ from .undolog import Writer
 from .wanted import Wanted, read
 
 
-def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False) -> Summary:
+def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False, payer: compensations.Payer | None = None) -> Summary:
     """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for another process's
-    undo."""
+    undo. `payer`: who runs compensations (the host)."""
     lock = os.open(STATE + "/undo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _roll_back(journal, tx, reason=reason, at_boot=at_boot)
+        return _roll_back(journal, tx, reason=reason, at_boot=at_boot, payer=payer or compensations.Host(at_boot=at_boot))
     finally:
         os.close(lock)
 
 
-def _roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool) -> Summary:
+def _roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool, payer: compensations.Payer) -> Summary:
     start = time.monotonic()
     value = journal.get(tx)
     if value.state == states.ABORTED:
@@ -55,59 +60,111 @@ def _roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool) -> Summ
         journal.drop_notes(tx, kind)
     store = Store(tx)
     try:
-        wanted, log = _read_log(journal, tx)
+        wanted, log, cut = _read_log(journal, tx)
     except JournalDamaged as error:
         journal.note(tx, DIFFERS, str(error))
         journal.set_state(tx, states.UNDO_FAILED, reason=error.msg)
         raise
+    after_commit = after_commit or value.ended_ns is not None or _was_to_commit(journal, value)
+    counted = _counted(journal, tx)
+
+    def back_to(epoch: int) -> list[str]:
+        goal = read(directory_of(tx), epoch=epoch, after_power_cut=cut)
+        return _undo(journal, tx, goal, store, log, epoch=epoch, after_commit=after_commit, at_boot=at_boot)
+
     try:
-        units = _undo(journal, tx, wanted, store, log, epoch=0, after_commit=after_commit or value.ended_ns is not None, at_boot=at_boot)
+        units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
+        if stop is not None:
+            return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units, counted=counted, extra=stop)
     except (OSError, AcidError) as error:
         journal.note(tx, DIFFERS, "undo stopped: %s" % error)
         journal.set_state(tx, states.UNDO_FAILED, reason=str(error))
-        return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start, wanted)
+        return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start, wanted, counted=counted)
     finally:
         log.close()
         store.close()
-    failed = bool(journal.notes(tx, DIFFERS))
+    inexact = bool(journal.notes(tx, DIFFERS))
+    _note_unpaid(journal, tx, epoch=0)
+    failed = inexact or bool(journal.notes(tx, DIFFERS))
     for step in journal.steps(tx):
         if step.state != states.UNDONE:  # by a rollback to a savepoint, earlier
-            journal.set_step_state(tx, step.n, states.UNDO_FAILED if failed else states.UNDONE)
+            journal.set_step_state(tx, step.n, states.UNDO_FAILED if inexact else states.UNDONE)
     end = states.UNDO_FAILED if failed else states.ABORTED
     journal.set_state(tx, end, reason="see acidctl show %s" % tx if failed else "")
-    return summary(journal, tx, end, time.monotonic() - start, wanted, units=units)
+    return summary(journal, tx, end, time.monotonic() - start, wanted, units=units, counted=counted)
 
 
-def _read_log(journal: Journal, tx: str) -> tuple[Wanted, Writer]:
+def _in_order(
+    journal: Journal, tx: str, back_to: t.Callable[[int], list[str]], *, epoch: int, payer: compensations.Payer
+) -> tuple[list[str], dict[str, t.Any] | None]:
+    """Units acted on, and why the undo stops before its end (None: it is done)."""
+    units: list[str] = []
+    for compensation in compensations.due(journal, tx, epoch):
+        units += back_to(compensations.boundary(journal, tx, compensation))
+        stop = payer.pay(journal, tx, compensation)
+        if stop is not None:
+            return units, stop
+    return units + back_to(epoch), None
+
+
+def _note_unpaid(journal: Journal, tx: str, *, epoch: int) -> None:
+    for sentence in compensations.sentences(journal, tx, epoch=epoch):
+        journal.note(tx, DIFFERS, sentence)
+
+
+def _was_to_commit(journal: Journal, value: Transaction) -> bool:
+    """Probes have looked at what it left; an undo of a committed transaction that is asked for in several calls is still that."""
+    return any(at > value.epoch for name in probe_names(value.options) for at, _image in journal.probes(value.id, name))
+
+
+def _counted(journal: Journal, tx: str) -> dict[int, int]:
+    """Paths by step, of an undo that began in an earlier call."""
+    known = journal.summary(tx)
+    return {step.n: step.paths for step in known.steps} if known is not None and known.state == states.ABORTING else {}
+
+
+def _read_log(journal: Journal, tx: str) -> tuple[Wanted, Writer, bool]:
     """The log, verified (I7). After a power cut its unsynced end may be missing, or HEAD may lead it: with `durability: process` what is
     whole is
     undone, and that it may not be all is said."""
     directory = directory_of(tx)
     try:
-        return read(directory), Writer.resume(directory)
+        return read(directory), Writer.resume(directory), False
     except JournalDamaged:
         if journal.get(tx).boot_id == boot_id():
             raise
-        found = read(directory, after_power_cut=True), Writer.resume(directory, after_power_cut=True)
+        found = read(directory, after_power_cut=True), Writer.resume(directory, after_power_cut=True), True
         journal.note(tx, DIFFERS, "the host lost power: changes of the last seconds before it may have no image, and are then not undone")
         return found
 
 
-def roll_back_to(transaction: OpenTransaction, point: Savepoint) -> Summary:
+def roll_back_to(transaction: OpenTransaction, point: Savepoint, *, payer: compensations.Payer | None = None) -> Summary:
     """Undo all since the savepoint. The transaction stays open; what its later steps left running is killed."""
     start = time.monotonic()
     journal, tx = transaction.journal, transaction.id
     later = [step for step in journal.steps(tx) if step.epoch >= point.epoch]
     transaction.kill_processes(min((step.n for step in later), default=1 << 30))
     transaction.seal()
+    transaction.undoing = point.name
+    wanted = read(directory_of(tx), epoch=point.epoch)
+
+    def back_to(epoch: int) -> list[str]:
+        with transaction.lock:
+            goal = read(directory_of(tx), epoch=epoch)
+            units = _undo(journal, tx, goal, transaction.store, transaction.log, epoch=epoch, after_commit=False, at_boot=False)
+            transaction.capture.epoch(journal.next_epoch(tx), 0)  # what earlier steps left running is imaged anew
+            return units
+
+    units, stop = _in_order(journal, tx, back_to, epoch=point.epoch, payer=payer or compensations.Host())
+    if stop is not None:
+        return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units, extra=stop)
     with transaction.lock:
-        wanted = read(directory_of(tx), epoch=point.epoch)
-        units = _undo(journal, tx, wanted, transaction.store, transaction.log, epoch=point.epoch, after_commit=False, at_boot=False)
         for step in later:
             journal.set_step_state(tx, step.n, states.UNDONE)
-        journal.drop_savepoints(tx, after=point.epoch)
-        again = journal.add_savepoint(tx, point.name)
+        again = journal.renew_savepoint(tx, point)
         transaction.capture.epoch(again.epoch, 0)
+    transaction.undoing = ""
+    _note_unpaid(journal, tx, epoch=point.epoch)
     if journal.notes(tx, DIFFERS):
         transaction.doom("the undo to savepoint %s was not exact" % point.name)
     return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units)

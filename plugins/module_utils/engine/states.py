@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""All states of a transaction and of a step, and every legal transition between them.
+"""All states of a transaction, of a step and of a compensation, and every legal transition between them.
 
 `check` is asked by the journal inside the SQL transaction that writes the new state, so no caller can skip it.
 docs/states.md is the output of `markdown()`; a test compares the two.
@@ -26,9 +26,16 @@ STARTED = "STARTED"
 SEALED = "SEALED"
 UNDONE = "UNDONE"
 
+RECORDED = "RECORDED"
+RUNNING_NOW = "RUNNING"
+PAID = "PAID"
+FAILED = "FAILED"
+OWED = "OWED"
+
 # UNDO_FAILED is both a transaction's state and a step's.
 TRANSACTION_STATES = (ACTIVE, WAITING_REBOOT, DOOMED, PREPARED, COMMITTED, ABORTING, ABORTED, UNDO_FAILED, RESOLVED)
 STEP_STATES = (STARTED, SEALED, UNDONE, UNDO_FAILED)
+COMPENSATION_STATES = (RECORDED, RUNNING_NOW, PAID, FAILED, OWED)
 
 # A host has at most one transaction in these (invariant I6).
 OPEN = frozenset({ACTIVE, WAITING_REBOOT, DOOMED, PREPARED, ABORTING})
@@ -66,6 +73,21 @@ STEP_TRANSITIONS = frozenset(
     }
 )
 
+# PAID is final: a compensation succeeds at most once. A late success counts, whatever was thought of it meanwhile.
+COMPENSATION_TRANSITIONS = frozenset(
+    {
+        (RECORDED, RUNNING_NOW),
+        (RECORDED, OWED),
+        (RUNNING_NOW, PAID),
+        (RUNNING_NOW, FAILED),
+        (RUNNING_NOW, OWED),
+        (FAILED, RUNNING_NOW),
+        (FAILED, PAID),
+        (OWED, RUNNING_NOW),
+        (OWED, PAID),
+    }
+)
+
 MEANING = {
     ACTIVE: "steps may run; the lease ticks",
     WAITING_REBOOT: "a planned reboot; recovery at boot leaves it alone until its own deadline",
@@ -79,6 +101,11 @@ MEANING = {
     STARTED: "the step runs, or died: STARTED in a transaction that is undone is a torn step",
     SEALED: "the step ended and its after-digests are in the journal",
     UNDONE: "what the step changed is as before",
+    RECORDED: "stored before its step ran; nothing has been undone yet",
+    RUNNING_NOW: "handed out; whoever runs it has a claim with an end, or waits before the next attempt",
+    PAID: "it has succeeded, and never runs again",
+    FAILED: "its attempts are used up; the next rollback or recover tries it again",
+    OWED: "nobody was there who could run it; `acid.host.recover` pays it",
 }
 
 
@@ -93,6 +120,11 @@ def check(old: str, new: str) -> bool:
 def check_step(old: str, new: str) -> bool:
     """Like `check`, for a step."""
     return _check("step", STEP_STATES, STEP_TRANSITIONS, old, new)
+
+
+def check_compensation(old: str, new: str) -> bool:
+    """Like `check`, for a compensation."""
+    return _check("compensation", COMPENSATION_STATES, COMPENSATION_TRANSITIONS, old, new)
 
 
 def targets(old: str) -> tuple[str, ...]:
@@ -129,6 +161,10 @@ def markdown() -> str:
     lines += _table(STEP_STATES, STEP_TRANSITIONS)
     lines += [""]
     lines += _diagram(STEP_STATES, STEP_TRANSITIONS)
+    lines += ["", "## Compensation", ""]
+    lines += _table(COMPENSATION_STATES, COMPENSATION_TRANSITIONS)
+    lines += [""]
+    lines += _diagram(COMPENSATION_STATES, COMPENSATION_TRANSITIONS)
     return "\n".join(lines) + "\n"
 
 

@@ -18,7 +18,7 @@ import time
 import typing as t
 
 from . import cgroups, kernel, states
-from .errors import Doomed, StaleToken
+from .errors import Doomed, StaleToken, WrongState
 from .filesystems import TRACED
 from .journal import Journal
 from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, Summary, Transaction
@@ -71,6 +71,7 @@ class OpenTransaction:
         self.peers: set[str] = set()
         self.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
         self.doomed = ""
+        self.undoing = ""  # the savepoint, while an undo to it is under way
         self._observations: list[Observed] = []
 
     # -- begin -----------------------------------------------------------------------------------------------------------
@@ -124,8 +125,7 @@ class OpenTransaction:
     def start_step(self, info: dict[str, t.Any], process: int) -> Step:
         """The step of `info`, which may have begun already; `process` is its first process, about to become the step's command."""
         with self.lock:
-            if self.doomed:
-                raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
+            self._refuse_unless_going_on()
             if self.step is None or self.step.id != info["id"]:
                 self._seal()
                 self.step = self.journal.add_step(
@@ -207,15 +207,49 @@ class OpenTransaction:
                 tracer.mode = REFUSE
         self.journal.set_state(self.id, states.DOOMED, reason=reason)
 
+    def _refuse_unless_going_on(self) -> None:
+        if self.doomed:
+            raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
+        if self.undoing:
+            raise WrongState(
+                "Transaction %s is on its way back to savepoint %s." % (self.id, self.undoing),
+                hint="Ask for that rollback again, or roll all of it back.",
+            )
+
     def savepoint(self, name: str) -> Savepoint:
         with self.lock:
-            if self.doomed:
-                raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
+            self._refuse_unless_going_on()
             self._seal()
             point = self.journal.add_savepoint(self.id, name)
             self.capture.epoch(point.epoch, 0)
         self._capture_probes(point.epoch)
         return point
+
+    def compensate(self, request: dict[str, t.Any]) -> int:
+        """The step that comes next has a compensation: it is on the disk when this returns its epoch."""
+        with self.lock:
+            self._refuse_unless_going_on()
+            self._seal()
+            found = self.journal.add_compensation(
+                self.id,
+                id=str(request["id"]),
+                name=str(request.get("name", "")),
+                step=str(request.get("step", "")),
+                body=str(request["body"]),
+                host=request.get("host"),
+                seconds=int(request.get("seconds", 300)),
+            )
+            self.capture.epoch(found.epoch, 0)
+        return found.epoch
+
+    def end_compensated(self, request: dict[str, t.Any]) -> int:
+        """That step has ended. The epoch that begins is where an undo will stop for its compensation, with units as they are now."""
+        with self.lock:
+            self._seal()
+            epoch = self.journal.end_compensated(self.id, str(request["id"]), result=str(request["result"]), host=request.get("host"))
+            self.capture.epoch(epoch, 0)
+        self._capture_probes(epoch)
+        return epoch
 
     def wait_for_mains(self) -> None:
         """The controller has the step's result, so its process is about to end."""
@@ -226,8 +260,7 @@ class OpenTransaction:
     def commit(self, armed: t.Sequence[str]) -> Summary:
         start = time.monotonic()
         with self.lock:
-            if self.doomed:
-                raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
+            self._refuse_unless_going_on()
         known = {step.id for step in self.journal.steps(self.id)}
         missing = [step for step in armed if step not in known]
         if missing:

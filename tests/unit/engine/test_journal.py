@@ -223,8 +223,17 @@ def test_each_step_has_an_epoch_of_its_own(journal: Journal) -> None:
     assert [step.state for step in journal.steps(tx.id)] == ["SEALED", "STARTED"]
     assert journal.steps(tx.id)[0].sealed_ns is not None
     assert journal.savepoints(tx.id) == [point]
-    journal.drop_savepoints(tx.id, after=one.epoch)
-    assert journal.savepoints(tx.id) == []
+
+
+def test_the_newest_savepoint_of_a_name_hides_the_others_until_it_is_gone(journal: Journal) -> None:
+    tx = begin(journal)
+    old, between, new = (journal.add_savepoint(tx.id, name) for name in ("a", "b", "a"))
+    assert journal.savepoints(tx.id) == [old, between, new]
+    again = journal.renew_savepoint(tx.id, between)
+    assert again.epoch > new.epoch
+    assert journal.savepoints(tx.id) == [old, again]
+    journal.renew_savepoint(tx.id, old)
+    assert [point.name for point in journal.savepoints(tx.id)] == ["a"]
 
 
 def test_the_same_id_is_the_same_step_until_it_is_sealed(journal: Journal) -> None:

@@ -60,7 +60,7 @@ def test_doomed_never_commits() -> None:
 
 
 def test_every_state_has_a_meaning_and_open_ones_do_not_end() -> None:
-    assert {*states.TRANSACTION_STATES, *states.STEP_STATES} == set(states.MEANING)
+    assert {*states.TRANSACTION_STATES, *states.STEP_STATES, *states.COMPENSATION_STATES} == set(states.MEANING)
     assert all(states.targets(state) for state in states.OPEN)
 
 

@@ -42,6 +42,7 @@ def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = 
     data = summary.to_json()
     data["transaction"] = tx.to_json()
     data["savepoints"] = [point.to_json() for point in journal.savepoints(tx.id)]
+    data["compensations"] = [found.to_json() for found in journal.compensations(tx.id)]
     data["moot"] = list(_notes(journal.notes(tx.id, MOOT)))
     for step, shown in zip(steps, data["steps"]):
         found = [] if paths is None else paths.get(step.n, [])
@@ -76,6 +77,9 @@ def render(data: dict[str, Any]) -> str:
         if rows
         else ["No step has run."]
     )
+    if data["compensations"]:
+        told = [(one["state"], str(one["attempts"]), one["name"], one["reason"]) for one in data["compensations"]]
+        lines += ["", *columns(("STATE", "ATTEMPTS", "COMPENSATION", "REASON"), [tuple(map(printable, row)) for row in told])]
     for step in data["steps"]:
         if step["touched"]:
             lines += ["", f"Step {step['n']} ({printable(step['task'])}) touched"]

@@ -52,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     verb("begin", _begin, "Begin a transaction (the controller does this).")
     verb("savepoint", _to_agent, "Mark a point to which a transaction can be rolled back.").set_defaults(op="savepoint")
     verb("commit", _to_agent, "Commit the open transaction.").set_defaults(op="commit")
+    verb("compensate", _to_agent, "Record a compensation, or its step's result (the controller does this).").set_defaults(op="compensate")
+    verb("compensated", _compensated, "Say how a compensation went (the controller does this).")
     verb("doom", _to_agent, "Make sure that the open transaction can only be rolled back.").set_defaults(op="doom")
     verb("confirm", _to_agent, "Renew the lease of the open transaction.").set_defaults(op="confirm")
     rollback = verb("rollback", _rollback, "Roll back the open transaction, or a committed one within its retention.")
@@ -172,6 +174,11 @@ def _rollback(arguments: argparse.Namespace) -> int:
     if "error" not in answer and not arguments.json:
         return _ended(arguments, Summary.from_json(answer))
     return show(arguments, answer)
+
+
+def _compensated(arguments: argparse.Namespace) -> int:
+    """A success must not be lost, even when the agent has gone idle meanwhile."""
+    return show(arguments, client.start_and_ask({**request_of(arguments), "op": "compensated"}, may_repeat=lambda: True))
 
 
 def _ended(arguments: argparse.Namespace, done: Summary) -> int:
