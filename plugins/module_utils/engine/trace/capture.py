@@ -61,7 +61,8 @@ class Capture:
         images, caller = self.images, self._caller
         images.step, images.thread = step, note.thread
         caller.resolver, caller.thread = resolver, note.thread
-        images.settle()
+        if images.unsettled:
+            images.settle()
         try:
             self._handlers[call.does](note.arguments, call)
         except WillFail:

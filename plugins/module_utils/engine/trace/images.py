@@ -85,6 +85,17 @@ class Observed(t.NamedTuple):
     step: int
 
 
+class Aspects(t.NamedTuple):
+    """What of an inode a call changes, besides owner, mode and times."""
+
+    xattrs: bool = False
+    flags: bool = False
+
+
+#: owner, mode and times alone
+BASIC = Aspects()
+
+
 class Inode(t.NamedTuple):
     """An inode under way to a place."""
 
@@ -204,6 +215,9 @@ class Images:
 
     def directory(self, fd: int, state: Stat) -> Directory | None:
         """The directory of `fd`, known to the log; None where no images are taken."""
+        known = self._directories.get(state[:3])  # keys without a birth time look otherwise
+        if known is not None:
+            return None if known.outside else known
         fs = self.traced(state.dev, fd)
         if fs is None:
             return None
@@ -282,7 +296,7 @@ class Images:
                 how, data = INLINE, self._target(fs, handle)
             elif kind == stat.S_IFREG:
                 how, number, data = self._contents(fs, handle, state.size)
-            self.touch_metadata(inode, key, xattrs=True, flags=kind in (stat.S_IFREG, stat.S_IFDIR), kept=True)
+            self.touch_metadata(inode, key, Aspects(True, kind in (stat.S_IFREG, stat.S_IFDIR)), kept=True)
         self.log.append(Keep(self.step, fs.number, handle, how, number, data))
         self._kept.add(key)
         if how == LINK:
@@ -332,13 +346,15 @@ class Images:
         """chmod is about to change the mode, and with it an ACL. To ask each inode for one would cost more than to remember."""
         self._modes.setdefault(key, mode)
 
-    def metadata_seen(self, key: Key, *, xattrs: bool, flags: bool) -> bool:
+    def metadata_seen(self, key: Key, aspects: Aspects) -> bool:
+        xattrs, flags = aspects
         return key in self._seen_basic and (not xattrs or key in self._seen_xattrs) and (not flags or key in self._seen_flags)
 
-    def touch_metadata(self, inode: Inode, key: Key, *, xattrs: bool = False, flags: bool = False, kept: bool = False) -> None:
-        """Image of owner, mode and times; and of the extended attributes, and the inode flags, where these may
-        change. `kept`: the inode is kept in the log, so that it has none of those that are not recorded."""
+    def touch_metadata(self, inode: Inode, key: Key, aspects: Aspects, *, kept: bool = False) -> None:
+        """Image of owner, mode and times, and of the other aspects that may change. `kept`: the inode is kept in the log, so that it has
+        none of those that are not recorded."""
         fs, handle, state, path = inode
+        xattrs, flags = aspects
         if xattrs and key not in self._seen_xattrs:
             fd = fs.open(handle)
             try:
@@ -369,7 +385,7 @@ class Images:
         """A regular file is about to be written in place. A write drops capabilities, so the extended attributes go with it."""
         if key in self._seen_contents:
             return
-        self.touch_metadata(inode, key, xattrs=True)
+        self.touch_metadata(inode, key, Aspects(xattrs=True))
         fs, handle, state, _path = inode
         how, number, data = self._contents(fs, handle, state.size)
         self.log.append(Content(self.step, fs.number, handle, how, number, state.size, data))
@@ -401,13 +417,13 @@ class Images:
         for thread in [thread for thread, pending in self._pending.items() if pending.key == key]:
             del self._pending[thread]
 
-    def touch_arrivals(self, where: Where, *, contents: bool, xattrs: bool, flags: bool) -> None:
+    def touch_arrivals(self, where: Where, aspects: Aspects, *, contents: bool) -> None:
         for inode in self.arrivals(where):
             key = self._inode_key(inode)
             if contents and stat.S_ISREG(inode.state.mode):
                 self._unless_gone(self.touch_contents, inode, key)
             else:
-                self._unless_gone(lambda i, k: self.touch_metadata(i, k, xattrs=xattrs, flags=flags), inode, key)
+                self._unless_gone(lambda i, k: self.touch_metadata(i, k, aspects), inode, key)
 
     @staticmethod
     def _inode_key(inode: Inode) -> Key:
@@ -426,14 +442,17 @@ class Images:
     def settle(self) -> None:
         """The thread's last call has ended. Where it failed, its kept link goes again: nobody shall see a link count that is one too
         high (TRACE.md 13)."""
-        if self.flights:
-            self.flights.pop(self.thread, None)
-        pending = self._pending.pop(self.thread, None) if self._pending else None
+        self.flights.pop(self.thread, None)
+        pending = self._pending.pop(self.thread, None)
         if pending is None or self.store.links_of(pending.fs, pending.number) <= pending.links_before:
             return
         self.log.append(Dropped(pending.fs.number, pending.handle, pending.number))
         self._kept.discard(pending.key)
         self.store.drop_link(pending.fs, pending.number)
+
+    @property
+    def unsettled(self) -> bool:
+        return bool(self.flights or self._pending)
 
     def settle_all(self) -> None:
         for thread in list(self._pending):

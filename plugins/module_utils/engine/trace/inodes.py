@@ -8,7 +8,7 @@ import os
 import typing as t
 
 from ..kernel import AT_EMPTY_PATH
-from .images import Images, Inode, below
+from .images import BASIC, Aspects, Images, Inode, below
 from .resolve import Place
 
 
@@ -29,8 +29,8 @@ def inode_at(images: Images, place: Place, fs: t.Any) -> Inode | None:
     return Inode(fs, images.reader.handle(place.fd, place.name), found, directory.path + b"/" + place.name)
 
 
-def touch_arrivals(images: Images, place: Place, *, contents: bool = False, xattrs: bool = False, flags: bool = False) -> None:
+def touch_arrivals(images: Images, place: Place, aspects: Aspects = BASIC, *, contents: bool = False) -> None:
     if place.name is not None:
         directory = images.directory(place.fd, place.parent)
         if directory is not None:
-            images.touch_arrivals((directory.number, place.name), contents=contents, xattrs=xattrs, flags=flags)
+            images.touch_arrivals((directory.number, place.name), aspects, contents=contents)

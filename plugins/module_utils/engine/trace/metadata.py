@@ -10,9 +10,11 @@ from ..kernel import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from .caller import Arguments, Caller, signed, value
 from .calls import IOCTLS, Call
 from .contents import Contents
-from .images import Images
+from .images import BASIC, Aspects, Images
 from .inodes import inode_at, touch_arrivals
 from .resolve import Place
+
+_XATTRS, _FLAGS = Aspects(xattrs=True), Aspects(flags=True)
 
 
 class Metadata:
@@ -22,50 +24,48 @@ class Metadata:
         self._images, self._caller, self._contents = images, caller, contents
 
     def basic(self, arguments: Arguments, call: Call) -> None:
-        self._metadata(arguments, call)
+        self._named(arguments, call, BASIC)
 
     def mode(self, arguments: Arguments, call: Call) -> None:
-        self._metadata(arguments, call, mode=True)
+        self._named(arguments, call, BASIC, mode=True)
 
     def mode_fd(self, arguments: Arguments, call: Call) -> None:
-        self._touch_metadata(self._caller.inode(signed(arguments[0])), mode=True)
+        self._touch(self._caller.inode(signed(arguments[0])), BASIC, mode=True)
 
     def owner(self, arguments: Arguments, call: Call) -> None:
-        self._metadata(arguments, call, xattrs=True)  # chown drops capabilities
+        self._named(arguments, call, _XATTRS)  # chown drops capabilities
 
-    def xattr(self, arguments: Arguments, call: Call) -> None:
-        self._metadata(arguments, call, xattrs=True)
+    xattr = owner
 
     def flags(self, arguments: Arguments, call: Call) -> None:
-        self._metadata(arguments, call, flags=True)
+        self._named(arguments, call, _FLAGS)
 
     def basic_fd(self, arguments: Arguments, call: Call) -> None:
-        self._touch_metadata(self._caller.inode(signed(arguments[0])))
+        self._touch(self._caller.inode(signed(arguments[0])), BASIC)
 
     def owner_fd(self, arguments: Arguments, call: Call) -> None:
-        self._touch_metadata(self._caller.inode(signed(arguments[0])), xattrs=True)
+        self._touch(self._caller.inode(signed(arguments[0])), _XATTRS)
 
     xattr_fd = owner_fd
 
-    def _metadata(self, arguments: Arguments, call: Call, **what: bool) -> None:
-        dfd, at_flags = call.at[0], value(arguments, call.at[2])
-        text = self._caller.text(arguments[call.at[1]]) if arguments[call.at[1]] else b""
+    def _named(self, arguments: Arguments, call: Call, aspects: Aspects, mode: bool = False) -> None:
+        caller, (dfd, path, at) = self._caller, call.at
+        text = caller.text(arguments[path]) if arguments[path] else b""
         if not text:
             if dfd >= 0:  # utimensat(fd, NULL), fchownat(fd, "", AT_EMPTY_PATH)
-                self._touch_metadata(self._caller.inode(signed(arguments[dfd])), **what)
+                self._touch(caller.inode(signed(arguments[dfd])), aspects, mode)
             return
-        follow = not at_flags & AT_SYMLINK_NOFOLLOW
-        if self._caller.newborn_file(text) if follow else self._caller.newborn_name(text):
+        follow = not value(arguments, at) & AT_SYMLINK_NOFOLLOW
+        if caller.newborn_file(text) if follow else caller.newborn_name(text):
             return
-        place = self._caller.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, follow)
-        self._touch_metadata(place, **what)
+        self._touch(caller.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, follow), aspects, mode)
 
-    def _touch_metadata(self, place: Place, *, xattrs: bool = False, flags: bool = False, mode: bool = False) -> None:
+    def _touch(self, place: Place, aspects: Aspects, mode: bool = False) -> None:
         """`mode`: the call is a chmod, which changes an ACL too."""
         images, found = self._images, place.found
         try:
             if images.flights:
-                touch_arrivals(self._images, place, xattrs=xattrs, flags=flags)
+                touch_arrivals(images, place, aspects)
             if found is None:
                 return
             fs = images.traced(found.dev)
@@ -75,11 +75,11 @@ class Metadata:
             key = images.key(found, place.fd, name, at)
             if mode:
                 images.mode_changes(key, found.mode)
-            if images.metadata_seen(key, xattrs=xattrs, flags=flags):
+            if images.metadata_seen(key, aspects):
                 return
-            inode = inode_at(self._images, place, fs)
+            inode = inode_at(images, place, fs)
             if inode is not None:
-                images.touch_metadata(inode, key, xattrs=xattrs, flags=flags)
+                images.touch_metadata(inode, key, aspects)
         finally:
             os.close(place.fd)
 
@@ -87,7 +87,7 @@ class Metadata:
         request = arguments[1] & 0xFFFFFFFF
         does = IOCTLS.get(request)
         if does == "flags_fd":
-            self._touch_metadata(self._caller.inode(signed(arguments[0])), flags=True)
+            self._touch(self._caller.inode(signed(arguments[0])), _FLAGS)
         elif does == "content_fd":
             self._contents.open_place(self._caller.inode(signed(arguments[0])), os.O_RDWR)
         elif does is not None:

@@ -11,7 +11,7 @@ from ..errors import StepRefused
 from ..kernel import AT_FDCWD, Stat
 from .caller import Arguments, Caller, signed, value
 from .calls import Call
-from .images import Flight, Images, Inode
+from .images import BASIC, Flight, Images, Inode
 from .resolve import Place
 
 _AT_REMOVEDIR = 0x200
@@ -145,7 +145,7 @@ class Names:
             return []
         inode = Inode(fs, images.reader.handle(place.fd, name), found, parent + b"/" + name)
         if stat.S_ISDIR(found.mode):
-            images.touch_metadata(inode, images.key(found, place.fd, name))
+            images.touch_metadata(inode, images.key(found, place.fd, name), BASIC)
         return [inode]
 
     def bind(self, arguments: Arguments, call: Call) -> None:

@@ -79,10 +79,10 @@ class Memory:
         """The string at `address`, of at most PATH_MAX bytes. OSError EFAULT, ENAMETOOLONG."""
         first = _PAGE - (address & (_PAGE - 1))
         done = self._fetch(tid, address, first)
-        end = self._bytes.find(0, 0, done)
-        if end >= 0:
-            return bytes(self._bytes[:end])
-        head = bytes(self._bytes[:done])
+        self._bytes[done] = 0
+        head: bytes = self._buffer.value
+        if len(head) < done:
+            return head
         done = self._fetch(tid, address + first, _PAGE)
         end = self._bytes.find(0, 0, done)
         if end < 0 or len(head) + end > _PAGE:
