@@ -36,7 +36,7 @@ molecule: setup
 	@$(PARTS) molecule
 
 test: setup
-	@$(PARTS) lint unit lab host molecule
+	@$(PARTS) host lab lint unit molecule
 
 exact: setup
 	@$(PARTS) exact

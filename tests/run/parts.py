@@ -4,7 +4,7 @@
     parts.py [--only NAME[,NAME]] GROUP...        groups: lint unit lab host molecule exact bench
 
 A part is a command. It passes when it exits with 0 within its limit and, if it is a pytest run, when nothing was skipped:
-a test that did not run has shown nothing. Output of linters is kept in .build/reports and shown when they fail.
+a test that did not run has shown nothing. Two parts run at a time; their output is kept in .build/reports and shown when they fail.
 The last line is a count that CI reads.
 """
 
@@ -26,6 +26,7 @@ BUILD = TOP / ".build"
 BIN = BUILD / "venv" / "bin"
 REPORTS = BUILD / "reports"
 TREE = BUILD / "tree" / "ansible_collections" / "acid" / "host"
+RUNNING: list[subprocess.Popen[bytes]] = []
 PLUGINS = "ansible_collections.acid.host.plugins"
 
 
@@ -53,7 +54,6 @@ def _pytest(name: str, limit: int, *arguments: str) -> Part:
     return Part(name, (str(BIN / "pytest"), "--color=no", "--durations=8", f"--junit-xml={report}", *arguments), limit, junit=True)
 
 
-# Linters run two at a time, the slowest first.
 LINT = (
     Part("sanity", (str(TOP / "tests/run/sanity"),), 600, TREE),
     Part("galaxy", (str(TOP / "tests/run/galaxy"),), 300, TREE),
@@ -64,11 +64,20 @@ LINT = (
     Part("yamllint", (str(BIN / "yamllint"), "--strict", "."), 60, TREE),
     Part("ruff", (str(BIN / "ruff"), "check", "."), 60),
 )
+
+
+def _host_tests() -> list[str]:
+    """A part for each file, so that hosts boot in one while another's play runs; the slowest first (seconds on 2 cores)."""
+    slow = {"exact": 260, "agent": 120, "callback": 105, "races": 100, "callback_signals": 80, "probes": 65, "runner": 40}
+    names = [path.stem.removeprefix("test_") for path in sorted((TOP / "tests" / "host").glob("test_*.py"))]
+    return sorted(names, key=lambda name: -slow.get(name, 0))
+
+
 GROUPS = {
     "lint": LINT,
     "unit": (_pytest("unit", 900, "tests/unit"),),
     "lab": (_pytest("lab", 900, "-m", "not exact", "tests/lab"),),
-    "host": (_pytest("host", 2400, "-m", "not exact", "tests/host"),),
+    "host": tuple(_pytest(name, 900, "-m", "not exact", f"tests/host/test_{name}.py") for name in _host_tests()),
     "molecule": (Part("molecule", (str(TOP / "tests/run/molecule"),), 900),),
     "exact": (_pytest("exact", 4 * 3600, "tests/host"),),
     "bench": (Part("bench", (str(BIN / "python"), "tests/bench"), 7200),),
@@ -83,7 +92,6 @@ def _environment() -> dict[str, str]:
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "ANSIBLE_COLLECTIONS_PATH": str(BUILD / "collections"),
         "ANSIBLE_HOME": str(home / ".ansible"),
-        "ACID_CALLBACK_LAB": f"callback{os.getpid()}",  # several runs on one machine do not meet
         "MYPYPATH": str(BUILD / "collections"),
         "PYTHONDONTWRITEBYTECODE": "1",
         "NO_COLOR": "1",
@@ -143,6 +151,7 @@ def run(part: Part, *, live: bool) -> Result:
         process = subprocess.Popen(
             part.argv, cwd=part.cwd, env=_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
+        RUNNING.append(process)
         try:
             code = process.wait(part.limit)
         except subprocess.TimeoutExpired:
@@ -151,6 +160,8 @@ def run(part: Part, *, live: bool) -> Result:
         except BaseException:
             _end(process)
             raise
+        finally:
+            RUNNING.remove(process)
     seconds = time.monotonic() - started
     passed, failed, more = _counts(part, code)
     if code == 124 and not failed:
@@ -161,15 +172,21 @@ def run(part: Part, *, live: bool) -> Result:
     return Result(part, seconds, passed, failed, remarks + more)
 
 
-def run_group(name: str, only: set[str]) -> list[Result]:
-    parts = [part for part in GROUPS[name] if not only or part.name in only]
-    print(f"===== {name}", flush=True)
-    if name != "lint":
-        return [run(part, live=True) for part in parts]
+def run_groups(groups: list[str], only: set[str]) -> list[Result]:
+    """Two parts at a time: most of them wait for hosts."""
+    parts = [part for group in groups for part in GROUPS[group] if not only or part.name in only]
     if any(part.cwd == TREE for part in parts):
         subprocess.run([str(TOP / "tests/run/tree")], check=True, stdout=subprocess.DEVNULL)
+    if len(parts) == 1:
+        return [run(parts[0], live=True)]
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return list(pool.map(lambda part: run(part, live=False), parts))
+        try:
+            return list(pool.map(lambda part: run(part, live=False), parts))
+        except BaseException:  # Ctrl-C, SIGTERM
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                _end(process)
+            raise
 
 
 def report(results: list[Result], total: float) -> int:
@@ -190,8 +207,9 @@ def main() -> int:
     arguments = parser.parse_args()
     only = set(filter(None, arguments.only.split(",")))
     REPORTS.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_arguments: sys.exit(143))
     started = time.monotonic()
-    results = [result for group in arguments.groups for result in run_group(group, only)]
+    results = run_groups(arguments.groups, only)
     if not results:
         parser.error(f"no such part: {arguments.only}")
     return report(results, time.monotonic() - started)

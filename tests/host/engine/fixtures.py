@@ -18,7 +18,7 @@ from rig import Rig, Rigs, compile_program
 @functools.cache
 def shared() -> Rigs:
     kept = os.environ.get("RIG_LAB", "")
-    return Rigs(kept or "rules", keep=bool(kept))
+    return Rigs(kept or f"rig{os.getpid()}", keep=bool(kept))
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,8 @@ def boot(host: Host) -> None:
         "-b",
         "-D",
         str(host.root),
-        f"--machine={host.name}",
+        f"--machine={host.netns}",  # of all labs: nspawn keeps a folder for each machine, and removes it
+        f"--hostname={host.name}",
         f"--network-namespace-path=/run/netns/{host.netns}",
         "--capability=CAP_NET_ADMIN,CAP_SYS_RESOURCE",
         "--bind=/dev/fuse",
