@@ -184,7 +184,7 @@ def run_groups(groups: list[str], only: set[str]) -> list[Result]:
             return list(pool.map(lambda part: run(part, live=False), parts))
         except BaseException:  # Ctrl-C, SIGTERM
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(RUNNING):
+            for process in RUNNING.copy():
                 _end(process)
             raise
 
