@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import time
 import uuid
@@ -20,7 +21,7 @@ from ansible_collections.acid.host.plugins.plugin_utils import delivery
 
 TOP = Path(__file__).resolve().parents[2]
 LAB = TOP / "tests" / "lab" / "lab"
-NAME = "probes"
+NAME = os.environ.get("ACID_PROBES_LAB", f"probes{os.getpid()}")
 
 
 def lab(*arguments: str, data: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
@@ -257,7 +258,7 @@ def test_a_crash_is_undone_before_services_start(host: Host) -> None:
     after_boot = host.state()
     host.begin()
     host.step("systemctl disable lab-idle; systemctl enable cron; echo new > /etc/lab-runs.conf; systemctl enable ssh")
-    born = "[Service]\\nExecStart=/bin/sh -c \"echo started >> /root/born; exec sleep 10000\"\\n[Install]\\nWantedBy=multi-user.target\\n"
+    born = '[Service]\\nExecStart=/bin/sh -c "echo started >> /root/born; exec sleep 10000"\\n[Install]\\nWantedBy=multi-user.target\\n'
     host.step(f"printf '{born}' > /etc/systemd/system/lab-born.service; systemctl daemon-reload; systemctl enable lab-born; sync")
     lab("kill", "h1")
     lab("start", "h1")

@@ -423,9 +423,18 @@ class Journal:
             db.execute("DELETE FROM note WHERE tx = ? AND kind = ?", (tx, kind))
 
     def set_probe(self, tx: str, epoch: int, name: str, image: dict[str, Any]) -> None:
-        """The first image of an epoch wins."""
+        self.set_probes(tx, epoch, {name: image})
+
+    def set_probes(self, tx: str, epoch: int, images: dict[str, dict[str, Any]]) -> None:
+        """Images by the probe's name; the first one of an epoch wins."""
         with self._write() as db:
-            db.execute("INSERT OR IGNORE INTO probe VALUES (?,?,?,?)", (tx, epoch, name, _dump(image)))
+            rows = [(tx, epoch, name, _dump(image)) for name, image in images.items()]
+            db.executemany("INSERT OR IGNORE INTO probe VALUES (?,?,?,?)", rows)
+
+    def images_of(self, name: str) -> list[dict[str, Any]]:
+        """Every image of a probe that the journal still has, of all transactions."""
+        with self._read() as db:
+            return [json.loads(image) for (image,) in db.execute("SELECT image FROM probe WHERE name = ?", (name,))]
 
     def probe(self, tx: str, name: str, *, epoch: int = 0) -> dict[str, Any] | None:
         """The earliest image with an epoch >= `epoch`, or None."""

@@ -115,7 +115,9 @@ IRREVERSIBLE = "irreversible"
 SURVIVOR = "survivor"
 MOOT = "moot"
 DIFFERS = "differs"
-NOTE_KINDS = (IRREVERSIBLE, SURVIVOR, MOOT, DIFFERS)
+#: a daemon's socket that a step connected to: what that daemon did meanwhile may be the step's doing
+ASKED = "asked"
+NOTE_KINDS = (IRREVERSIBLE, SURVIVOR, MOOT, DIFFERS, ASKED)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from . import states
 from .errors import JournalDamaged
 from .journal import Journal
 from .model import Transaction
+from .probes.registry import Probes
 from .store import STATE, Store
 from .transaction import directory_of
 from .wanted import read
@@ -53,6 +54,11 @@ def gc(journal: Journal, *, limits: Limits | None = None, now_ns: int | None = N
     return [value.id for value in dropped]
 
 
+def _discard_probes(journal: Journal) -> None:
+    for probe in Probes().before_files():
+        probe.discard(journal.images_of(probe.name))
+
+
 def drop(journal: Journal, value: Transaction) -> None:
     """After this the transaction can be listed, and neither rolled back nor diffed."""
     journal.drop_images(value.id)
@@ -66,6 +72,7 @@ def drop(journal: Journal, value: Transaction) -> None:
         pass  # without its log only the store on our own file system can be found
     finally:
         store.close()
+    _discard_probes(journal)
     shutil.rmtree(directory, ignore_errors=True)
     shutil.rmtree("%s/store/%s" % (STATE, value.id), ignore_errors=True)
 

@@ -15,17 +15,18 @@ touched (I7).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
 import typing as t
 
 from . import compensations, states
-from .errors import AcidError, JournalDamaged, WrongState
+from .errors import AcidError, JournalDamaged, ProbeFailed, WrongState
 from .journal import Journal
-from .model import DIFFERS, MOOT, Savepoint, Summary, Transaction
-from .probes.base import Circumstances, Outcome
-from .probes.registry import Probes, probe_names
+from .model import ASKED, DIFFERS, MOOT, Savepoint, Summary, Transaction
+from .probes.base import Circumstances, Image, Outcome, Probe
+from .probes.registry import Probes
 from .report import summary
 from .store import STATE, Store
 from .transaction import OpenTransaction, boot_id, directory_of
@@ -114,7 +115,8 @@ def _note_unpaid(journal: Journal, tx: str, *, epoch: int) -> None:
 
 def _was_to_commit(journal: Journal, value: Transaction) -> bool:
     """Probes have looked at what it left; an undo of a committed transaction that is asked for in several calls is still that."""
-    return any(at > value.epoch for name in probe_names(value.options) for at, _image in journal.probes(value.id, name))
+    probes = Probes(value.options.get("probes")).before_files()
+    return any(at > value.epoch for probe in probes for at, _image in journal.probes(value.id, probe.name))
 
 
 def _counted(journal: Journal, tx: str) -> dict[int, int]:
@@ -164,6 +166,7 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, *, payer: compe
         again = journal.renew_savepoint(tx, point)
         transaction.capture.epoch(again.epoch, 0)
     transaction.undoing = ""
+    _ended(tx)
     _note_unpaid(journal, tx, epoch=point.epoch)
     if journal.notes(tx, DIFFERS):
         transaction.doom("the undo to savepoint %s was not exact" % point.name)
@@ -175,9 +178,13 @@ def _undo(
 ) -> list[str]:
     """Units acted on. What is not as before is in the journal's notes."""
     value = journal.get(tx)
-    probes = Probes(probe_names(value.options))
-    windows = tuple((step.started_ns, step.sealed_ns or time.time_ns()) for step in journal.steps(tx) if step.epoch >= epoch)
-    before, about = {}, {}
+    probes = Probes(value.options.get("probes"))
+    later = [step for step in journal.steps(tx) if step.epoch >= epoch]
+    spans = {step.n: (step.started_ns, step.sealed_ns or time.time_ns()) for step in later}
+    # Of a torn step nobody has written down whom it asked.
+    asked = {note.step for note in journal.notes(tx, ASKED)} | {step.n for step in later if step.sealed_ns is None}
+    nothing = ((value.created_ns, value.created_ns),)
+    since, before, about = _began(tx), {}, {}
     for probe in probes.before_files():
         captured = journal.probes(tx, probe.name)
         images = [(at, image) for at, image in captured if at >= epoch]
@@ -185,8 +192,10 @@ def _undo(
             before[probe.name] = images[0][1]
             left = images[-1][1] if after_commit and images[-1][0] > value.epoch else None
             about[probe.name] = Circumstances(
-                windows or ((value.created_ns, value.created_ns),),
-                left,
+                tuple(spans.values()) or nothing,
+                tuple(span for n, span in spans.items() if n in asked) or nothing,
+                left=left,
+                since=since,
                 rebooted=value.boot_id != boot_id(),
                 at_boot=at_boot,
                 attic="%s/store/%s" % (STATE, tx),
@@ -194,23 +203,50 @@ def _undo(
     outcome = Outcome()
     for probe in probes.before_files():
         if probe.name in before:
-            outcome += probe.before_files(before[probe.name], about[probe.name])
+            outcome += _half(probe.before_files, before[probe.name], about[probe.name])
     files = undo(store, log, wanted, epoch=epoch)
     for probe in probes.after_files():
         if probe.name in before:
-            outcome += probe.after_files(before[probe.name], about[probe.name])
+            outcome += _half(probe.after_files, before[probe.name], about[probe.name])
     # Verified, not assumed (I5).
-    remaining = [
-        sentence
-        for probe in probes.after_files()
-        if probe.name in before
-        for sentence in probe.compare(before[probe.name], probe.capture(), about[probe.name])
-    ]
-    for sentence in files.differs + list(outcome.failures) + remaining:
+    for probe in probes.before_files():
+        if probe.name in before:
+            outcome += _verify(probe, before[probe.name], about[probe.name])
+    for sentence in files.differs + list(outcome.failures):
         journal.note(tx, DIFFERS, sentence)
     for path in [*outcome.notes, *files.moot[:100]]:
         journal.note(tx, MOOT, path)
+    if epoch == 0:
+        _ended(tx)
     return list(outcome.units)
+
+
+def _began(tx: str) -> int:
+    """When this undo began, in nanoseconds, also if it died since and is going on now, or goes in several calls."""
+    mark = directory_of(tx) + "/undo"
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    return os.stat(mark).st_mtime_ns
+
+
+def _ended(tx: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(directory_of(tx) + "/undo")
+
+
+def _half(half: t.Callable[[Image, Circumstances], Outcome], before: Image, about: Circumstances) -> Outcome:
+    """One probe that cannot see its state must not keep the files and the other probes from being put back."""
+    try:
+        return half(before, about)
+    except (ProbeFailed, OSError) as error:
+        return Outcome(failures=(str(error),))
+
+
+def _verify(probe: Probe, before: Image, about: Circumstances) -> Outcome:
+    try:
+        return Outcome(failures=tuple(probe.compare(before, probe.capture(), about)))
+    except (ProbeFailed, OSError) as error:
+        return Outcome(failures=(str(error),))
 
 
 def _refuse_overtaken(journal: Journal, tx: str) -> None:

@@ -22,7 +22,7 @@ from .errors import Doomed, StaleToken, WrongState
 from .filesystems import TRACED
 from .journal import Journal
 from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, Summary, Transaction
-from .probes.registry import Probes, probe_names
+from .probes.registry import Probes
 from .report import summary
 from .store import STATE, Store
 from .trace.capture import Capture
@@ -68,7 +68,6 @@ class OpenTransaction:
         self.tracers: list[Tracer] = []
         self.mains: dict[int, int] = {}  # pidfd -> step number
         self.cgroups: dict[int, set[str]] = {}
-        self.peers: set[str] = set()
         self.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
         self.doomed = ""
         self.undoing = ""  # the savepoint, while an undo to it is under way
@@ -109,8 +108,8 @@ class OpenTransaction:
         return self
 
     def _capture_probes(self, epoch: int) -> None:
-        for probe in Probes(probe_names(self.options)).before_files():
-            self.journal.set_probe(self.id, epoch, probe.name, probe.capture())
+        probes = Probes(self.options.get("probes"))
+        self.journal.set_probes(self.id, epoch, {probe.name: probe.capture() for probe in probes.before_files() if not probe.check()})
 
     # -- steps -----------------------------------------------------------------------------------------------------------
 
@@ -180,8 +179,7 @@ class OpenTransaction:
         self.capture.settle()
         self.log.write_head()
         for seen in self._observations:
-            if seen.kind == IRREVERSIBLE:
-                self.journal.note(self.id, IRREVERSIBLE, seen.text, step=seen.step or None)
+            self.journal.note(self.id, seen.kind, seen.text, step=seen.step or None)
         self._observations.clear()
         self.journal.seal_step(self.id, self.step.n)
         for group in self.cgroups.get(self.step.n, set()):
@@ -189,10 +187,7 @@ class OpenTransaction:
         self.step = None
 
     def _observe(self, seen: Observed) -> None:
-        if seen.kind == "peer":
-            self.peers.add(seen.text)
-        else:
-            self._observations.append(seen)
+        self._observations.append(seen)
 
     def _failed(self, step: int, reason: str) -> None:
         """No image could be taken: the call was answered EIO, and nothing happened."""

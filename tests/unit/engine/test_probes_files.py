@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that daemons write: filetree.py and daemon_files.py."""
+"""Files that daemons write: filetree.py, contents.py, manifest.py and etc.py."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import os
 import stat
 import subprocess
 import time
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import pytest
 from engine.probes import base
 from engine.probes.base import LATE_NS, Circumstances
-from engine.probes.daemon_files import DaemonFiles
+from engine.probes.etc import Etc
 from engine.probes.filetree import Entry, compare_entries, put_back, read, read_tree
 
 NOW = Circumstances()
@@ -36,19 +37,20 @@ def place(sandbox: Path) -> Path:
 
 
 @pytest.fixture
-def probe(place: Path) -> DaemonFiles:
-    names = ("hostname", "localtime", "machine-info")
-    return DaemonFiles(trees=(os.fsencode(place / "systemd"),), files=tuple(os.fsencode(place / name) for name in names))
+def probe(place: Path, sandbox: Path) -> Etc:
+    known = ("systemd", "hostname", "localtime", "machine-info")
+    return Etc(trees=(os.fsencode(place),), known=tuple(os.fsencode(place / name) for name in known), state=str(sandbox / "state"))
 
 
-def image(probe: DaemonFiles) -> dict:
+def image(probe: Etc) -> dict:
     return json.loads(json.dumps(probe.capture()))
 
 
 def look(place: Path) -> dict[str, Entry]:
     """All that is restored; ctime cannot be."""
     tree = read_tree(os.fsencode(place))
-    return {os.fsdecode(path): Entry(**{**vars(entry), "ctime_ns": 0}) for path, entry in tree.items()}
+    gone = {"ctime_ns": 0, "inode": (0, 0), "settled": False}
+    return {os.fsdecode(path): replace_fields(entry, **gone) for path, entry in tree.items()}
 
 
 def replace(path: Path, text: str) -> None:
@@ -64,7 +66,7 @@ def enable(place: Path, name: str, target: str = "multi-user.target.wants") -> N
     (folder / name).symlink_to(f"/lib/systemd/system/{name}")
 
 
-def test_everything_a_daemon_does_is_undone_exactly(probe: DaemonFiles, place: Path) -> None:
+def test_everything_a_daemon_does_is_undone_exactly(probe: Etc, place: Path) -> None:
     was, before = look(place), image(probe)
     assert probe.compare(before, image(probe)) == []
     replace(place / "hostname", "other\n")
@@ -85,13 +87,13 @@ def test_everything_a_daemon_does_is_undone_exactly(probe: DaemonFiles, place: P
     assert probe.after_files(before, NOW).actions == ()
 
 
-def test_a_new_entry_is_told_once(probe: DaemonFiles, place: Path) -> None:
+def test_a_new_entry_is_told_once(probe: Etc, place: Path) -> None:
     before = image(probe)
     enable(place, "new.service")
     assert probe.compare(before, image(probe)) == [f"'{place}/systemd/system/multi-user.target.wants/new.service' is there, and was not."]
 
 
-def test_a_changed_type_is_changed_back(probe: DaemonFiles, place: Path) -> None:
+def test_a_changed_type_is_changed_back(probe: Etc, place: Path) -> None:
     was, before = look(place), image(probe)
     (place / "systemd/system.conf").unlink()
     (place / "systemd/system.conf").mkdir()
@@ -113,14 +115,14 @@ def test_owner_capabilities_and_acl_come_back(place: Path, sandbox: Path) -> Non
     was = read(os.fsencode(path))
     assert {name for name, _value in was.xattrs} >= {"security.capability", "system.posix_acl_access"}
     path.unlink()
-    put_back(os.fsencode(path), was)
+    put_back(os.fsencode(path), was, b"x")
     assert compare_entries(was, read(os.fsencode(path))) == ""
-    plain = Entry(**{**vars(was), "xattrs": (), "mode": stat.S_IFREG | 0o640})
-    put_back(os.fsencode(path), plain)
+    plain = replace_fields(was, xattrs=(), mode=stat.S_IFREG | 0o640)
+    put_back(os.fsencode(path), plain, b"x")
     assert compare_entries(plain, read(os.fsencode(path))) == "", "the directory's default ACL stays away from what had none"
 
 
-def test_names_that_are_not_text(probe: DaemonFiles, place: Path) -> None:
+def test_names_that_are_not_text(probe: Etc, place: Path) -> None:
     odd = os.fsencode(place / "systemd") + b"/\xff\n"
     os.symlink(b"/\xfe", odd)
     os.utime(place / "systemd", ns=(0, 10**18))
@@ -130,7 +132,7 @@ def test_names_that_are_not_text(probe: DaemonFiles, place: Path) -> None:
     assert look(place) == was
 
 
-def test_what_happened_outside_of_every_step_is_left_and_told(probe: DaemonFiles, place: Path) -> None:
+def test_what_happened_outside_of_every_step_is_left_and_told(probe: Etc, place: Path) -> None:
     before = image(probe)
     start = time.time_ns()
     enable(place, "ours.service")
@@ -148,7 +150,7 @@ def test_what_happened_outside_of_every_step_is_left_and_told(probe: DaemonFiles
     assert os.stat(place / "systemd/system/multi-user.target.wants").st_mtime_ns > 10**18 + 100
 
 
-def test_after_a_commit_only_what_it_had_left(probe: DaemonFiles, place: Path) -> None:
+def test_after_a_commit_only_what_it_had_left(probe: Etc, place: Path) -> None:
     before = image(probe)
     enable(place, "ours.service")
     replace(place / "hostname", "ours\n")
@@ -162,7 +164,7 @@ def test_after_a_commit_only_what_it_had_left(probe: DaemonFiles, place: Path) -
     assert len(outcome.notes) == 2
 
 
-def test_a_directory_with_somebody_elses_file_stays(probe: DaemonFiles, place: Path) -> None:
+def test_a_directory_with_somebody_elses_file_stays(probe: Etc, place: Path) -> None:
     before = image(probe)
     start = time.time_ns()
     enable(place, "ours.service", "foo.target.wants")
@@ -175,11 +177,15 @@ def test_a_directory_with_somebody_elses_file_stays(probe: DaemonFiles, place: P
     assert len(outcome.notes) == 2
 
 
-def test_the_directory_around_keeps_its_time_when_others_added_to_it(probe: DaemonFiles, place: Path) -> None:
+def test_the_directory_around_keeps_its_time_when_others_added_to_it(probe: Etc, place: Path) -> None:
     before = image(probe)
+    start = time.time_ns()
     replace(place / "hostname", "other\n")
+    end = time.time_ns()
+    time.sleep(0.2)
     (place / "new.conf").write_text("theirs")
-    probe.after_files(before, NOW)
+    probe.after_files(before, Circumstances(windows=((start, end - LATE_NS + 10**8),)))
+    assert (place / "new.conf").read_text() == "theirs"
     assert (place / "hostname").read_text() == "h1\n"
     assert os.stat(place).st_mtime_ns > 2 * 10**18 - 10**18 + 10**9
 
@@ -191,7 +197,7 @@ class Crash(BaseException):
 CHANGING = ("rename", "symlink", "mkdir", "rmdir", "unlink", "utime", "fchmod", "fchown", "chown")
 
 
-def test_a_crash_in_the_middle_is_finished_by_the_next_call(probe: DaemonFiles, place: Path, monkeypatch) -> None:
+def test_a_crash_in_the_middle_is_finished_by_the_next_call(probe: Etc, place: Path, monkeypatch) -> None:
     """Every system call of an undo may be its last: whatever is left then, the second call ends where the first would have."""
     was, before = look(place), image(probe)
     left = None
@@ -217,8 +223,9 @@ def test_a_crash_in_the_middle_is_finished_by_the_next_call(probe: DaemonFiles, 
         (place / "systemd/system/multi-user.target.wants/cron.service").unlink()
         (place / "systemd/system/multi-user.target.wants").rmdir()
         enable(place, "net.service", "network-online.target.wants")
-        circumstances = Circumstances(windows=((0, time.time_ns()),))
+        windows = ((0, time.time_ns()),)
         time.sleep(0.02)
+        circumstances = Circumstances(windows=windows, asked=windows, since=time.time_ns())
         left = crashes
         try:
             probe.after_files(before, circumstances)
@@ -232,3 +239,85 @@ def test_a_crash_in_the_middle_is_finished_by_the_next_call(probe: DaemonFiles, 
         assert look(place) == was, f"it died at call {crashes}"
     assert 10 <= crashes < 200
     assert look(place) == was
+
+
+def test_elsewhere_a_daemon_counts_only_while_a_step_asked_one(probe: Etc, place: Path, sandbox: Path) -> None:
+    before = image(probe)
+    start = time.time_ns()
+    replace(place / "motd", "admin or daemon?\n")
+    end = time.time_ns()
+    window = ((start, end),)
+    told = probe.after_files(before, Circumstances(windows=window))
+    assert (place / "motd").read_text() == "admin or daemon?\n"
+    assert "motd" in told.notes[0]
+    assert probe.compare(before, image(probe), Circumstances(windows=window)) == []
+    asked = Circumstances(windows=window, asked=window, attic=str(sandbox / "attic"))
+    outcome = probe.after_files(before, asked)
+    assert (place / "motd").read_text() == "not ours\n"
+    (kept,) = (sandbox / "attic").iterdir()
+    assert kept.read_text() == "admin or daemon?\n", "never silently overwritten"
+    assert str(kept) in outcome.notes[0]
+
+
+def test_drift_is_left_to_the_undo_of_the_files(probe: Etc, place: Path) -> None:
+    before = image(probe)
+    replace(place / "hostname", "drifted\n")
+    circumstances = Circumstances(spared=frozenset({os.fsencode(place / "hostname")}))
+    assert probe.after_files(before, circumstances).failures == ()
+    assert (place / "hostname").read_text() == "drifted\n"
+    assert probe.compare(before, image(probe), circumstances) == []
+
+
+def test_what_has_not_changed_is_not_read_again(probe: Etc, place: Path, monkeypatch) -> None:
+    image(probe)
+    time.sleep(0.1)
+    first = image(probe)  # by now the clock has moved on from the last change
+    opened: list[object] = []
+    real = os.open
+
+    def counting(path, *arguments, **options):
+        opened.append(path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", counting)
+    assert image(probe) == first
+    assert [path for path in opened if os.fsencode(place) in os.fsencode(path)] == []
+    (place / "hostname").write_text("h2\n")
+    assert image(probe) != first
+    assert [path for path in opened if os.fsencode(place) in os.fsencode(path)] == [os.fsencode(place / "hostname")]
+
+
+def test_a_change_within_the_clocks_tick_is_seen(probe: Etc, place: Path) -> None:
+    for number in range(50):
+        (place / "hostname").write_text(f"h{number:02}\n")
+        before = image(probe)
+        (place / "hostname").write_text(f"x{number:02}\n")
+        assert len(probe.compare(before, image(probe))) == 1
+
+
+def test_a_damaged_content_is_never_put_back(probe: Etc, place: Path, sandbox: Path) -> None:
+    before = image(probe)
+    for kept in (sandbox / "state" / "contents").rglob("*"):
+        if kept.is_file() and kept.read_bytes() == b"h1\n":
+            kept.write_bytes(b"")
+    replace(place / "hostname", "other\n")
+    outcome = probe.after_files(before, NOW)
+    assert "hostname" in outcome.failures[0]
+    assert (place / "hostname").read_text() == "other\n"
+
+
+def test_only_what_images_need_is_kept(probe: Etc, place: Path, sandbox: Path) -> None:
+    def kept() -> int:
+        for path in (sandbox / "state" / "contents").rglob("*"):
+            os.utime(path, (1, 1))
+        return sum(path.is_file() for path in (sandbox / "state" / "contents").rglob("*"))
+
+    first = image(probe)
+    replace(place / "hostname", "other\n")
+    second = image(probe)
+    both = kept()
+    probe.discard([first, second])
+    assert kept() == both
+    probe.discard([second])
+    assert kept() == both - 2, "the first manifest and the old content"
+    assert probe.compare(second, image(probe)) == []

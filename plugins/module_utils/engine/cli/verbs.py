@@ -16,6 +16,7 @@ from .. import health, recovery, retention, states, units
 from ..errors import AcidError, AgentUnavailable, NoTransaction, NotRoot, Usage, WrongState
 from ..journal import PATH, Journal
 from ..model import Summary
+from ..probes.registry import Probes, choose
 from ..rollback import roll_back
 from ..transaction import directory_of, own_hash
 from ..wanted import read
@@ -118,6 +119,7 @@ def _begin(arguments: argparse.Namespace) -> int:
     options = dict(request.get("options") or {})
     if options.get("durability", "process") != "process":
         raise Usage("durability: %s is not supported by this version." % options["durability"], hint="Use durability: process.")
+    choose(options.get("probes"))
     named = [*options.get("exclude", []), *request.get("exclude", [])]
     options["exclude"] = [path for path in map(os.path.expanduser, named) if path.startswith("/")]  # only the host knows its homes
     wish = {"op": "begin", "name": request.get("name", ""), "owner": request.get("owner", ""), "options": options}
@@ -243,7 +245,10 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 def _health(arguments: argparse.Namespace) -> int:
     health.check()
-    return show(arguments, {"healthy": True, "engine": own_hash(), "kernel": os.uname().release, "agent": client.connect() is not None})
+    answer: Answer = {"healthy": True, "engine": own_hash(), "kernel": os.uname().release, "agent": client.connect() is not None}
+    # A probe that does not apply is no illness: the host has nothing of that kind.
+    answer["probes"] = {probe.name: probe.check() or "applies" for probe in Probes().before_files()}
+    return show(arguments, answer)
 
 
 def _install(arguments: argparse.Namespace) -> int:

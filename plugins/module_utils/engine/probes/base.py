@@ -2,16 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What a probe is: one kind of state that no system call of a step shows, captured cheaply and brought back.
 
-The transaction calls, in this order: `capture` at begin, at each savepoint and at commit; at an undo `before_files` of every probe in the
-registry's order, then it puts the files back, then `after_files` of every probe, then `compare`. Images are JSON and kept in the
-journal by the caller. Both undo calls look at what is there and then act, so that they can be repeated after a crash in between.
+The transaction calls, in this order: `check` and `capture` at begin, at each savepoint and at commit; at an undo the two halves of
+converging, `before_files` of every probe in the registry's order, then it puts the files back, then `after_files`; then `compare`. When
+retention ends, `discard`. Images are JSON and kept in the journal by the caller. Both halves look at what is there and then act, so that
+they can be repeated after a crash in between.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Image = dict[str, Any]
 
@@ -26,6 +28,9 @@ class Circumstances:
 
     `windows`: when steps ran, as (start, end) in CLOCK_REALTIME nanoseconds. What happened outside of all of them was somebody
     else's doing. Empty: not known, everything counts as the steps'.
+    `asked`: the windows of those steps alone that talked to a daemon (PID 1, D-Bus, ...), in which one may have acted for them.
+    `since`: when the undo began to change things, in the same unit; 0 before it did. What happened since then it did itself.
+    `spared`: paths that the undo of the files has left to somebody else (drift, I5), with absolute names.
     `left`: the probe's own image at commit, for an undo after it: only what differs between the two images was the transaction's.
     `rebooted`: the image is from another boot than this one.
     `attic`: a directory for trees that have to go and may hold somebody's data; empty: they are deleted.
@@ -33,6 +38,9 @@ class Circumstances:
     """
 
     windows: tuple[tuple[int, int], ...] = ()
+    asked: tuple[tuple[int, int], ...] = ()
+    since: int = 0
+    spared: frozenset[bytes] = frozenset()
     left: Image | None = None
     rebooted: bool = False
     at_boot: bool = False
@@ -40,7 +48,15 @@ class Circumstances:
 
     def by_a_step(self, ns: int) -> bool:
         """Whether something that happened at `ns` (CLOCK_REALTIME) can be a step's doing."""
-        return not self.windows or any(start - EARLY_NS <= ns <= end + LATE_NS for start, end in self.windows)
+        return not self.windows or _within(self.windows, ns)
+
+    def by_a_daemon(self, ns: int) -> bool:
+        """Whether something that happened at `ns` can be what a daemon did because a step asked it to."""
+        return not self.windows or _within(self.asked, ns)
+
+
+def _within(windows: tuple[tuple[int, int], ...], ns: int) -> bool:
+    return any(start - EARLY_NS <= ns <= end + LATE_NS for start, end in windows)
 
 
 UNKNOWN = Circumstances()
@@ -67,10 +83,32 @@ class Outcome:
 NOTHING = Outcome()
 
 
+class Ours(NamedTuple):
+    """Keys that have to be put back, and those that somebody else changed after the commit."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+
+
+def ours(before: Mapping[str, object], now: Mapping[str, object], left: Mapping[str, object] | None) -> Ours:
+    """Which values that have a name are not as before, by whom. A missing key is a value too: it is not there."""
+    different = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if left is None:
+        return Ours(tuple(different), ())
+    meant = [key for key in different if left.get(key) == now.get(key)]
+    # What the transaction had not changed at its commit is none of an undo's business.
+    others = [key for key in different if key not in meant and left.get(key) != before.get(key)]
+    return Ours(tuple(meant), tuple(others))
+
+
 class Probe(ABC):
     """`name` is the one that users write in the option `probes`."""
 
     name: str
+
+    def check(self) -> str:
+        """Why there is nothing to capture on this host (no such tool, no such part of the kernel), as a sentence; empty when there is."""
+        return ""
 
     @abstractmethod
     def capture(self) -> Image:
@@ -87,3 +125,7 @@ class Probe(ABC):
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
         """The rest, when every file is back."""
         return NOTHING
+
+    def discard(self, kept: Iterable[Image]) -> None:
+        """Forget what lies beside the journal for other images than these."""
+        return

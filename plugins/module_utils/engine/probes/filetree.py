@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Small files as values: read with all their metadata, compared, and put back in one rename. For probes, whose images are JSON.
+"""Files as values: read with all their metadata, compared, and put back in one rename. For the probe `etc`.
 
 Order of putting back: data, owner, mode, xattrs, times, fsync, rename, fsync of the directory. chown drops capabilities, so xattrs
 come after it; a default ACL of the directory adds one, so xattrs that were not there are removed.
@@ -10,72 +10,80 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import os
 import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Above, only metadata is kept: configuration is small, and images lie in the journal.
-LARGEST = 1 << 20
+# Above, only metadata is kept: configuration is small.
+LARGEST = 16 << 20
+# The kernel's clock for files moves in ticks of up to 10 ms: what changed so shortly before it was read may change again unseen.
+_TICKS_NS = 50_000_000
 # Short: a name of 255 bytes is never extended.
 _FRESH = b".acid-fresh-"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """`data` is the content of a file (None when larger than LARGEST) or the target of a symlink; `names` those in a directory."""
+    """`digest` is the sha256 of a file's content (empty when it is larger than LARGEST), `target` that of a symlink. `inode` is (device,
+    number). `settled`: its ctime was old enough when it was read that an unchanged ctime means unchanged content."""
 
     mode: int
     uid: int
     gid: int
     mtime_ns: int
     ctime_ns: int
-    data: bytes | None = None
-    names: tuple[bytes, ...] = ()
+    inode: tuple[int, int] = (0, 0)
+    digest: str = ""
+    target: bytes = b""
     xattrs: tuple[tuple[str, bytes], ...] = ()
+    settled: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "mode": self.mode,
-            "uid": self.uid,
-            "gid": self.gid,
-            "mtime_ns": self.mtime_ns,
-            "ctime_ns": self.ctime_ns,
-            "data": None if self.data is None else base64.b64encode(self.data).decode(),
-            "names": [os.fsdecode(name) for name in self.names],
-            "xattrs": [[name, base64.b64encode(value).decode()] for name, value in self.xattrs],
-        }
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    def to_json(self) -> list[Any]:
+        xattrs = [[name, base64.b64encode(value).decode()] for name, value in self.xattrs]
+        own = [self.mode, self.uid, self.gid, self.mtime_ns, self.ctime_ns, *self.inode]
+        return [*own, self.digest, os.fsdecode(self.target), xattrs, int(self.settled)]
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Entry:
-        return cls(
-            data["mode"],
-            data["uid"],
-            data["gid"],
-            data["mtime_ns"],
-            data["ctime_ns"],
-            None if data["data"] is None else base64.b64decode(data["data"]),
-            tuple(os.fsencode(name) for name in data["names"]),
-            tuple((name, base64.b64decode(value)) for name, value in data["xattrs"]),
-        )
+    def from_json(cls, data: list[Any]) -> Entry:
+        mode, uid, gid, mtime_ns, ctime_ns, device, number, digest, target, xattrs, settled = data
+        pairs = tuple((name, base64.b64decode(value)) for name, value in xattrs)
+        return cls(mode, uid, gid, mtime_ns, ctime_ns, (device, number), digest, os.fsencode(target), pairs, bool(settled))
 
 
-def read(path: bytes) -> Entry | None:
-    """None when there is nothing."""
+Tree = dict[bytes, Entry]
+Keep = Callable[[str, bytes], None]
+
+
+def _forget(digest: str, content: bytes) -> None:
+    return None
+
+
+def read(path: bytes, known: Entry | None = None, *, keep: Keep = _forget, now_ns: int = 0) -> Entry | None:
+    """None when there is nothing. `known` is returned when its inode has not changed since; `keep` gets what had to be read."""
     try:
         found = os.lstat(path)
-        data: bytes | None = None
-        names: tuple[bytes, ...] = ()
+        inode = (found.st_dev, found.st_ino)
+        if known is not None and known.settled and known.inode == inode and known.ctime_ns == found.st_ctime_ns:
+            return known
+        digest, target = "", b""
         if stat.S_ISLNK(found.st_mode):
-            data = os.readlink(path)
+            target = os.readlink(path)
         elif stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST:
-            data = _content(path)
-        elif stat.S_ISDIR(found.st_mode):
-            names = tuple(sorted(os.listdir(path)))
+            content = _content(path)
+            digest = hashlib.sha256(content).hexdigest()
+            keep(digest, content)
         xattrs = tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(_xattr_names(path)))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Entry(found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns, data, names, xattrs)
+    settled = found.st_ctime_ns < now_ns - _TICKS_NS
+    return Entry(found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns, inode, digest, target, xattrs, settled)
 
 
 def _content(path: bytes) -> bytes:
@@ -92,15 +100,43 @@ def _xattr_names(path: bytes) -> list[str]:
         return []
 
 
-def read_tree(top: bytes) -> dict[bytes, Entry]:
-    """`top` and all below it, by path; symlinks are not followed."""
-    entry = read(top)
+def read_tree(
+    top: bytes,
+    known: Mapping[bytes, Entry] | None = None,
+    *,
+    keep: Keep = _forget,
+    now_ns: int = 0,
+    without: frozenset[bytes] = frozenset(),
+) -> Tree:
+    """`top` and all below it on its file system, by path; symlinks are not followed. `without`: paths that are left out."""
+    known = known or {}
+    entry = read(top, known.get(top), keep=keep, now_ns=now_ns)
     if entry is None:
         return {}
-    found = {top: entry}
-    if stat.S_ISDIR(entry.mode):
-        for name in entry.names:
-            found.update(read_tree(os.path.join(top, name)))
+    found, folders = {top: entry}, [top] if entry.is_directory else []
+    while folders:
+        folder = folders.pop()
+        try:
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            path = folder + b"/" + name
+            below = None if path in without else read(path, known.get(path), keep=keep, now_ns=now_ns)
+            if below is not None:
+                found[path] = below
+                if below.is_directory and below.inode[0] == entry.inode[0]:
+                    folders.append(path)
+    return found
+
+
+def names_in(tree: Mapping[bytes, Entry]) -> dict[bytes, set[bytes]]:
+    """The paths in each directory of a tree."""
+    found: dict[bytes, set[bytes]] = {path: set() for path, entry in tree.items() if entry.is_directory}
+    for path in tree:
+        folder = os.path.dirname(path)
+        if folder in found and folder != path:
+            found[folder].add(path)
     return found
 
 
@@ -120,31 +156,33 @@ def compare_entries(old: Entry | None, new: Entry | None) -> str:
     ):
         if was != is_now:
             parts.append(f"{what} {is_now} instead of {was}")
-    if old.data != new.data:
-        parts.append("another target" if stat.S_ISLNK(old.mode) else "another content")
+    if old.target != new.target:
+        parts.append("another target")
+    if old.digest != new.digest:
+        parts.append("another content")
     if old.xattrs != new.xattrs:
         parts.append("other xattrs")
     return f"has {', '.join(parts)}" if parts else ""
 
 
-def put_back(path: bytes, entry: Entry) -> None:
-    """Makes `path` what `entry` says, atomically; a directory is only made (see settle_directory). Raises OSError."""
+def put_back(path: bytes, entry: Entry, content: bytes | None = None) -> None:
+    """Makes `path` what `entry` says, atomically; a directory is only made (see settle_directory). `content` of a file. Raises OSError."""
     kind = stat.S_IFMT(entry.mode)
     if kind == stat.S_IFDIR:
         _make_way(path)
         os.mkdir(path, 0o700)
         return
-    if kind not in (stat.S_IFREG, stat.S_IFLNK) or entry.data is None:
+    if kind not in (stat.S_IFREG, stat.S_IFLNK) or (kind == stat.S_IFREG and content is None):
         raise OSError(0, "it is too large, or neither a file nor a symlink")
     fresh = os.path.join(os.path.dirname(path), _FRESH + os.urandom(6).hex().encode())
     try:
         if kind == stat.S_IFLNK:
-            os.symlink(entry.data, fresh)
+            os.symlink(entry.target, fresh)
             _dress_link(fresh, entry)
         else:
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb") as file:
-                file.write(entry.data)
+                file.write(content or b"")
                 file.flush()
                 _dress(file.fileno(), entry)
                 os.fsync(file.fileno())

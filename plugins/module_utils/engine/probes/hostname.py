@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The kernel's host name and NIS domain name. /etc/hostname is a file: the undo log or the probe `daemon_files` puts it back."""
+"""The kernel's host name and NIS domain name. /etc/hostname is a file: the undo log or the probe `etc` puts it back."""
 
 from __future__ import annotations
 

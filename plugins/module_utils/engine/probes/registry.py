@@ -4,43 +4,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import Usage
 from .base import Probe
-from .daemon_files import DaemonFiles
+from .choice import Choice, parse
+from .etc import Etc
 from .hostname import Hostname
+from .modules import Modules
 from .mounts import Mounts
+from .network import Network
+from .nftables import Nftables
+from .own import Own
 from .service_directories import ServiceDirectories
+from .swap import Swap
+from .sysctl import Sysctl
 from .systemd import Systemd
+from .timezone import Timezone
 
-# Services before mounts: they keep file systems busy. Their files before systemd reads them again.
-BEFORE_FILES: tuple[type[Probe], ...] = (Systemd, ServiceDirectories, Mounts, DaemonFiles, Hostname)
-AFTER_FILES: tuple[type[Probe], ...] = (Mounts, ServiceDirectories, DaemonFiles, Hostname, Systemd)
+# Services before mounts: they keep file systems busy. Swap before its file goes.
+BEFORE_FILES: tuple[type[Probe], ...] = (
+    Systemd,
+    ServiceDirectories,
+    Swap,
+    Mounts,
+    Etc,
+    Hostname,
+    Timezone,
+    Modules,
+    Network,
+    Sysctl,
+    Nftables,
+)
+
+# Files before systemd reads them again; modules before the settings that they bring; links before their settings and rules.
+# What the kernel holds comes before the services, which may need an address to bind to, and once more after them: a service that is started
+# again may load what its files say (nftables.service, networkd), where somebody had changed it by hand before the transaction, or write
+# files of its own.
+AFTER_FILES: tuple[type[Probe], ...] = (
+    Mounts,
+    ServiceDirectories,
+    Etc,
+    Hostname,
+    Timezone,
+    Modules,
+    Network,
+    Sysctl,
+    Nftables,
+    Swap,
+    Systemd,
+    Etc,
+    Network,
+    Sysctl,
+    Nftables,
+)
 
 NAMES = tuple(sorted(probe.name for probe in BEFORE_FILES))
 
 
-def probe_names(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a transaction's option `probes` names: a list, or "a,b"; all of them by default, and for "all". Raises Usage."""
-    option = options.get("probes") or "all"
-    names = tuple(name.strip() for name in (option.split(",") if isinstance(option, str) else option))
-    for name in names:
-        if name not in (*NAMES, "all"):
-            raise Usage(f"There is no probe {name!r}.", hint=f"The option probes takes all, or some of {', '.join(NAMES)}.")
-    return NAMES if "all" in names else names
+def choose(option: Any = None) -> Choice:
+    """What a transaction's option `probes` says; all of them by default. Raises Usage."""
+    return parse(option, NAMES)
 
 
 class Probes:
     """One undo's, or one transaction's, probes. The same instances serve both phases."""
 
-    def __init__(self, names: str | Iterable[str] = NAMES) -> None:
-        wanted = probe_names({"probes": names})
-        self._made = {probe.name: probe() for probe in BEFORE_FILES if probe.name in wanted}
+    def __init__(self, option: Any = None) -> None:
+        choice = choose(option)
+        self._made: dict[type[Probe], Probe] = {
+            probe: Etc(further=choice.trees) if probe is Etc else probe() for probe in BEFORE_FILES if probe.name in choice.names
+        }
+        self._own = tuple(Own(commands) for commands in choice.own)
 
     def before_files(self) -> tuple[Probe, ...]:
-        return tuple(self._made[probe.name] for probe in BEFORE_FILES if probe.name in self._made)
+        """Each once."""
+        return (*(self._made[probe] for probe in BEFORE_FILES if probe in self._made), *self._own)
 
     def after_files(self) -> tuple[Probe, ...]:
-        return tuple(self._made[probe.name] for probe in AFTER_FILES if probe.name in self._made)
+        """Some of them twice."""
+        return (*(self._made[probe] for probe in AFTER_FILES if probe in self._made), *self._own)

@@ -55,7 +55,7 @@ class Systemd(Probe):
             for name in moved.stop + moved.start
             if name in ours
         ]
-        # Enabling has no time of its own: who did it is told by the links, which are daemon_files' and the trace's.
+        # Enabling has no time of its own: who did it is told by the links, which are the probe etc's and the trace's.
         for name in sorted({*was, *is_now} if not circumstances.windows else ()):
             old, new = was.get(name, ABSENT).enabled, is_now.get(name, ABSENT).enabled
             if old and new and old != new and (left is None or left.get(name, ABSENT).enabled != old):

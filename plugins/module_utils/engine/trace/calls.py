@@ -111,15 +111,15 @@ CALLS: tuple[Call, ...] = (
     Call("connect", 42, 203, 362, "connect", (0, 1, 2)),
     Call("socketcall", None, None, 102, "socketcall", (0, 1)),  # i386 glibc still multiplexes bind and connect
     # no before-image is possible: named irreversible
-    Call("swapon", 167, 224, 87, "irreversible"),
-    Call("swapoff", 168, 225, 115, "irreversible"),
+    Call("swapon", 167, 224, 87, "probed"),
+    Call("swapoff", 168, 225, 115, "probed"),
     Call("quotactl", 179, 60, 131, "irreversible"),
     Call("quotactl_fd", 443, 443, 443, "irreversible"),
     Call("acct", 163, 89, 51, "irreversible"),
     Call("mq_open", 240, 180, 277, "mq_open", (1,)),
     Call("mq_unlink", 241, 181, 278, "irreversible"),
     Call("sethostname", 170, 161, 74, "probed"),
-    Call("setdomainname", 171, 162, 121, "irreversible"),
+    Call("setdomainname", 171, 162, 121, "probed"),
     Call("init_module", 175, 105, 128, "irreversible"),
     Call("finit_module", 313, 273, 350, "irreversible"),
     Call("delete_module", 176, 106, 129, "irreversible"),

@@ -26,6 +26,7 @@ from .. import kernel
 from ..errors import StepRefused
 from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, mounts_of, policy
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
+from ..model import ASKED
 from ..store import Store
 from ..undolog import (
     COPY,
@@ -78,7 +79,7 @@ class Directory(t.NamedTuple):
 
 
 class Observed(t.NamedTuple):
-    """Something that the trace saw: kind is one of model's note kinds, or "peer" (a UNIX socket that a step connected to)."""
+    """Something that the trace saw: kind is one of model's note kinds."""
 
     kind: str
     text: str
@@ -132,7 +133,7 @@ class Images:
         self._next_directory = next_directory
         self._directories: dict[Key, Directory] = {}
         self._file_systems: set[int] = set(store.by_number)
-        self._observed: set[tuple[str, str]] = set()
+        self._observed: set[tuple[str, str, int]] = set()
         self._hidden_devices: set[int] = set()
         self.epoch_start = 0
         self.step = self.thread = 0
@@ -170,8 +171,9 @@ class Images:
         return fs.birth_times and self.epoch_start < state.btime <= time.clock_gettime_ns(time.CLOCK_REALTIME)
 
     def tell(self, kind: str, text: str) -> None:
-        if (kind, text) not in self._observed:
-            self._observed.add((kind, text))
+        known = (kind, text, self.step if kind == ASKED else 0)
+        if known not in self._observed:
+            self._observed.add(known)
             self._observe(Observed(kind, text, self.step))
 
     # -- what is there ---------------------------------------------------------------------------------------------------

@@ -7,10 +7,22 @@ from __future__ import annotations
 import os
 import struct
 
+from ..model import ASKED
 from .caller import Arguments, Caller, signed
 from .calls import NAMESPACE_MASK, Call
-from .images import Images
+from .images import Images, below
 from .names import Names
+
+# Sockets of daemons that only answer or write down, and so do nothing for a step.
+_NOT_DOERS = (
+    b"/dev/log",
+    b"/run/nscd",
+    b"/run/systemd/journal",
+    b"/run/systemd/notify",
+    b"/run/systemd/resolve",
+    b"/run/systemd/userdb",
+    b"/var/run/nscd",
+)
 
 
 class Surroundings:
@@ -26,7 +38,8 @@ class Surroundings:
         """Whom a step asks to act: PID 1, docker, and so on, whose doings the trace does not see."""
         if path:
             self._caller.workplace.let_go()
-            self._images.tell("peer", os.fsdecode(path))
+        if path and not below(path, _NOT_DOERS):
+            self._images.tell(ASKED, os.fsdecode(path))
 
     def socketcall(self, arguments: Arguments, call: Call) -> None:
         if arguments[0] in (2, 3):
