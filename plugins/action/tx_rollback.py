@@ -16,6 +16,7 @@ class ActionModule(TxAction):
         "to": {"type": "str"},
         "_held_by": {"type": "str", "default": "tasks"},
         "_orphan": {"type": "bool", "default": False},
+        "_any_controller": {"type": "bool", "default": False},
     }
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +28,7 @@ class ActionModule(TxAction):
         current = self.open_transaction(task_vars)
         if arguments["tx"] and (current is None or arguments["tx"] != current.tx):
             before = lifecycle.info(self, task_vars, tx=arguments["tx"]).get("transaction", {})
-            summary = lifecycle.roll_back_ended(self, task_vars, tx=arguments["tx"])
+            summary = lifecycle.roll_back_ended(self, task_vars, tx=arguments["tx"], any_controller=arguments["_any_controller"])
             if before.get("state") == "ABORTED":
                 return {"changed": False, "summary": summary, "tx": arguments["tx"]}
         elif arguments["to"]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.playbook.task import Task
-from ansible_collections.acid.host.plugins.plugin_utils import nested, steps, tasks
+from ansible_collections.acid.host.plugins.plugin_utils import compensating, nested, own_host, shim, steps, tasks
 from ansible_collections.acid.host.plugins.plugin_utils.hostcommand import HostError
-from ansible_collections.acid.host.plugins.plugin_utils.ledger import Ledger
+from ansible_collections.acid.host.plugins.plugin_utils.ledger import Ledger, OpenTransaction
 from ansible_collections.acid.host.plugins.plugin_utils.tx_action import TxAction
 
 
@@ -19,7 +19,7 @@ class ActionModule(TxAction):
     _supports_async = True
     ARGUMENTS = {
         "task": {"type": "dict", "required": True},
-        "compensate": {"type": "list", "elements": "dict"},
+        "compensate": {"type": "raw"},
         "capture": {"type": "str", "choices": ["trace", "none"], "default": "trace"},
     }
 
@@ -29,21 +29,38 @@ class ActionModule(TxAction):
         return value if name in ("task", "compensate") else super().finalize_task_arg(name, value, templar, context)
 
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        if arguments["compensate"]:
-            raise HostError(
-                "usage",
-                "tx_step: 'compensate' cannot be used yet: compensations are not in this version.",
-                "Undo it in the play's rescue section.",
-            )
         inner = self._inner_task(arguments["task"])
         handler = nested.handler_of(inner, self)
         if self._task.check_mode:
             return nested.run(handler, task_vars)
         transaction = self.required_transaction(task_vars, purpose="add a step to")
+        info = tasks.step_info(inner, step_id=uuid.uuid4().hex)
+        if arguments["compensate"]:
+            return self._compensated(arguments, task_vars, transaction, handler, info)
+        return self._step(arguments, task_vars, transaction, handler, info)
+
+    def _compensated(
+        self, arguments: dict[str, Any], task_vars: dict[str, Any], transaction: OpenTransaction, handler: Any, info: shim.StepInfo
+    ) -> dict[str, Any]:
+        say = own_host.way(self, task_vars, transaction, elsewhere=False)
+        try:
+            data = compensating.wanted(arguments["compensate"], task_vars)
+            recorded = compensating.record(handler, task_vars, transaction, data, step_id=info.id, say=say.compensate)
+        except compensating.NotTasks as error:
+            raise HostError("usage", f"tx_step: compensate: {error}.", "The task was not run.") from None
+        result: dict[str, Any] = {"failed": True, "msg": "It failed before it had a result."}
+        try:
+            result = self._step(arguments, task_vars, transaction, handler, info)
+        finally:
+            recorded.ended(result)
+        return result
+
+    def _step(
+        self, arguments: dict[str, Any], task_vars: dict[str, Any], transaction: OpenTransaction, handler: Any, info: shim.StepInfo
+    ) -> dict[str, Any]:
         if arguments["capture"] == "none":
             return nested.run(handler, task_vars)
         steps.install()
-        info = tasks.step_info(inner, step_id=uuid.uuid4().hex)
         armed = steps.Armed(self._connection, transaction, info._replace(position=tasks.position(self._task)), task_vars)
         return tasks.supervise(nested.run, (handler, task_vars), {}, handler=handler, armed=armed, ledger=Ledger.of_this_run())
 

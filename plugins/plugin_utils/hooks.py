@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The hooks in the controller: every play that runs while they are installed is a transaction on each of its hosts.
 
-Two places are enough. `TaskExecutor` gives each task's action handler, in the worker: there the task becomes a step.
+Two places are enough. `TaskExecutor` gives each task's action handler, in the worker: there the task becomes a step, and when it has run
+(each item of a loop), what it returned is for its compensation.
 `TaskQueueManager.run` runs a play (one batch of it): there transactions begin, and end when the verdict per host is final. Both
 look the same on ansible-core 2.19, 2.20 and 2.21 (`selfcheck.py`). If anything is not as expected, the run hook still goes in,
 and refuses every play: a play that asked for a transaction and cannot have one must not run its first task.
@@ -48,6 +49,7 @@ class Hooks:
             return
         steps.install()
         TaskExecutor._get_action_handler_with_module_context = _preparing(TaskExecutor._get_action_handler_with_module_context)
+        TaskExecutor._execute = _compensated(TaskExecutor._execute)
 
         @functools.wraps(run_play)
         def run(tqm: Any, play: Any) -> Any:
@@ -117,6 +119,17 @@ def _preparing(get_handler: Callable[..., Any]) -> Callable[..., Any]:
         return handler, context
 
     return get_prepared_handler
+
+
+def _compensated(execute: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(execute)
+    def execute_and_tell(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        tasks.item_starts(executor)
+        result = execute(executor, *args, **kwargs)
+        tasks.item_ended(executor, result)
+        return result
+
+    return execute_and_tell
 
 
 def _refusing(complaints: list[str]) -> Callable[..., Any]:

@@ -55,6 +55,8 @@ STEP = "step"
 OUTSIDE = "outside"
 BYPASSED = "bypassed"
 ENDED = "ended"
+RESULT = "result"  # of a step with no_log, for its compensation: not to be stored on the host
+SAVEPOINT = "savepoint"
 
 
 class Ledger:

@@ -12,12 +12,18 @@ import getpass
 import os
 import socket
 import time
+import uuid
+from collections.abc import Callable
 from typing import Any
 
-from . import connections, delivery, elevation, paths
+from ansible.utils.display import Display
+
+from . import compensating, connections, delivery, elevation, paths
 from .hostcommand import HostCommand, HostError, NotInstalled
 from .ledger import BEGUN, ENDED, REFUSED, WAITING, Ledger, OpenTransaction
 from .options import Options
+
+display = Display()
 
 COMMITTED = "committed"
 ROLLED_BACK = "rolled_back"
@@ -87,29 +93,62 @@ def end(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *,
     ledger = Ledger.of_this_run()
     request: dict[str, Any] = {"tx": transaction.tx, "token": transaction.token}
     if outcome == COMMITTED:
-        request["steps"] = ledger.steps(transaction.host)[-MOST_STEPS:]
-    summary = _call(action, task_vars, transaction, "commit" if outcome == COMMITTED else "rollback", request)
+        summary = call(action, task_vars, transaction, "commit", {**request, "steps": ledger.steps(transaction.host)[-MOST_STEPS:]})
+    else:
+        summary = _undo(action, task_vars, lambda verb, more: call(action, task_vars, transaction, verb, more), transaction.host, request)
     ledger.append(transaction.host, ENDED, tx=transaction.tx, outcome=outcome, summary=summary)
     return summary
 
 
 def savepoint(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, name: str) -> dict[str, Any]:
-    return _call(action, task_vars, transaction, "savepoint", {"tx": transaction.tx, "token": transaction.token, "name": name})
+    return call(action, task_vars, transaction, "savepoint", {"tx": transaction.tx, "token": transaction.token, "name": name})
 
 
 def roll_back_to(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, name: str) -> dict[str, Any]:
     """Undo what came after the savepoint; the transaction stays open."""
-    return _call(action, task_vars, transaction, "rollback", {"tx": transaction.tx, "token": transaction.token, "to": name})
+    request = {"tx": transaction.tx, "token": transaction.token, "to": name}
+    return _undo(action, task_vars, lambda verb, more: call(action, task_vars, transaction, verb, more), transaction.host, request)
 
 
-def roll_back_ended(action: Any, task_vars: dict[str, Any], *, tx: str) -> dict[str, Any]:
-    """Undo a transaction that committed, or that another run left open."""
+def roll_back_ended(action: Any, task_vars: dict[str, Any], *, tx: str, any_controller: bool = False) -> dict[str, Any]:
+    """Undo a transaction that committed, or that another run left open, or go on with one whose compensations are owed."""
     command = HostCommand(action, task_vars)
-    try:
-        return command.run("rollback", {"tx": tx}, engine=delivery.engine().hash)
-    except NotInstalled:
-        delivery.deliver(action, task_vars, command)
-        return command.run("rollback", {"tx": tx}, engine=delivery.engine().hash)
+
+    def say(verb: str, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return command.run(verb, request, engine=delivery.engine().hash)
+        except NotInstalled:
+            delivery.deliver(action, task_vars, command)
+            return command.run(verb, request, engine=delivery.engine().hash)
+
+    return _undo(action, task_vars, say, str(task_vars["inventory_hostname"]), {"tx": tx}, any_controller=any_controller)
+
+
+def _undo(
+    action: Any,
+    task_vars: dict[str, Any],
+    say: Callable[[str, dict[str, Any]], dict[str, Any]],
+    host: str,
+    request: dict[str, Any],
+    *,
+    any_controller: bool = False,
+) -> dict[str, Any]:
+    """The host undoes as far as the next compensation that only a controller can run, and is told how that went. If we die here, the host
+    waits for the end of its claim, and goes on by itself."""
+    session = uuid.uuid4().hex
+    while True:
+        answer = say("rollback", {**request, "session": session})
+        if "busy" in answer:
+            display.v(f"{host}: compensation '{answer['busy']['name']}' is being run by another controller")
+            time.sleep(min(5.0, max(0.5, float(answer["busy"]["seconds"]))))
+            continue
+        handed = answer.get("compensate")
+        if handed is None:
+            return answer
+        display.v(f"{host}: compensation '{handed['name']}', attempt {handed['attempts']}")
+        problem = compensating.pay(action, task_vars, handed, host=host, tx=request["tx"], any_controller=any_controller)
+        said = say("compensated", {"tx": request["tx"], "id": handed["id"], "claim": handed["claim"], "problem": problem})
+        time.sleep(float(said["wait"]))
 
 
 def roll_back_orphan(action: Any, task_vars: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +186,8 @@ def remote_tmp(action: Any) -> list[str]:
     return [f"~{user}/{folder[2:]}" for user in users]
 
 
-def _call(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, verb: str, request: dict[str, Any]) -> dict[str, Any]:
+def call(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, verb: str, request: dict[str, Any]) -> dict[str, Any]:
+    """One request to the transaction's host, over the action's own connection, which must lead there."""
     login = elevation.Login(transaction.login, transaction.login_is_root)
     return HostCommand(action, task_vars, login=login).run(verb, request, engine=transaction.engine)
 

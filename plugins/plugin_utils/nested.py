@@ -13,11 +13,7 @@ from typing import Any
 from ansible.playbook.task import Task
 from ansible.plugins.loader import action_loader, module_loader
 
-NOT_A_MODULE = frozenset(
-    f"{prefix}{name}"
-    for prefix in ("", "ansible.builtin.", "ansible.legacy.")
-    for name in ("include_role", "import_role", "include_tasks", "import_tasks", "import_playbook", "meta", "block")
-)
+from .inner_task import NOT_A_MODULE
 
 
 class NotOneTask(ValueError):

@@ -25,6 +25,7 @@ TRIED = ((2, 19), (2, 20), (2, 21))
 # class, method, the parameters that the hooks use (others may follow)
 EXPECTED: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
     (TaskExecutor, "_get_action_handler_with_module_context", ("self", "templar")),
+    (TaskExecutor, "_execute", ("self",)),
     (TaskQueueManager, "run", ("self", "play")),
     (ActionBase, "_low_level_execute_command", ("self", "cmd", "sudoable", "in_data", "executable")),
     (ActionBase, "_transfer_data", ("self", "remote_path", "data")),

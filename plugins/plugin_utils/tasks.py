@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
-from . import connections, elevation, lifecycle, shim, special_tasks, steps
+from . import compensating, connections, elevation, inner_task, lifecycle, own_host, shim, special_tasks, steps
 from .hostcommand import HostCommand, HostError
-from .ledger import BYPASSED, OUTSIDE, STEP, Ledger, OpenTransaction
+from .ledger import BYPASSED, OUTSIDE, SAVEPOINT, STEP, Ledger, OpenTransaction
 from .options import Options, override
 
 display = Display()
@@ -50,15 +50,20 @@ class Where(NamedTuple):
 
 
 class Wishes(NamedTuple):
-    """What a task's own variables ask for: `acid_capture`, `acid_savepoint`."""
+    """What a task's own variables ask for: `acid_capture`, `acid_savepoint`, `acid_compensate`. `carrier` is the task, block or play that
+    the savepoint is written on."""
 
     traced: bool
     savepoint: str
+    carrier: str
+    compensate: list[dict[str, Any]]
 
 
 def prepare(executor: Any, handler: Any) -> None:
     """Wrap the handler's `run` so that its commands become a step. Does nothing where the play holds no transaction."""
     task, host = handler._task, executor._host.name
+    if inner_task.running:
+        return
     steps.disarm()
     ledger = Ledger.of_this_run()
     if handler._connection is None or action_name(task) in OWN_ACTIONS:
@@ -76,15 +81,18 @@ def prepare(executor: Any, handler: Any) -> None:
     def run_as_step(*args: Any, **kwargs: Any) -> Any:
         task_vars = kwargs.get("task_vars") or {}
         _refuse_what_cannot_be(handler, where)
-        if where.transaction is not None:
-            wishes = wishes_of(handler, task_vars)
-            if wishes.savepoint:
-                _set_savepoint(handler, task_vars, where.transaction, name=wishes.savepoint)
-            if not wishes.traced:
-                _leave_out(task, own, ledger=ledger)
-                return run(*args, **kwargs)
-        step = step_info(task, step_id=_step_id(executor, where))
-        outside = _on_outside(task, own, where.outside, ledger=ledger)
+        wishes = wishes_of(handler, task_vars)
+        say = own_host.way(handler, task_vars, own, elsewhere=where.transaction is not own)
+        if wishes.savepoint:
+            _set_savepoint(own, wishes, say, ledger=ledger)
+        step_id = _step_id(executor, where)
+        if wishes.compensate and not task.check_mode:
+            _record(executor, handler, task_vars, own, wishes.compensate, step_id=step_id, say=say)
+        if where.transaction is not None and not wishes.traced:
+            _leave_out(task, own, ledger=ledger, compensated=bool(wishes.compensate))
+            return run(*args, **kwargs)
+        step = step_info(task, step_id=step_id)
+        outside = _on_outside(task, own, where.outside, ledger=ledger, compensated=bool(wishes.compensate))
         armed = steps.Armed(handler._connection, where.transaction, step, task_vars, outside, sent_by=host)
         try:
             return supervise(run, args, kwargs, handler=handler, armed=armed, ledger=ledger)
@@ -161,6 +169,31 @@ def step_info(task: Any, *, step_id: str) -> shim.StepInfo:
     )
 
 
+def item_starts(executor: Any) -> None:
+    """A task, or one item of a loop, is about to run. With a compensation it is a step of its own."""
+    if executor.__dict__.pop("_acid_compensation", None) is not None:
+        executor.__dict__.pop("_acid_step_ids", None)
+
+
+def item_ended(executor: Any, result: Any) -> None:
+    recorded = executor.__dict__.get("_acid_compensation")
+    if recorded is not None:
+        with steps.unarmed():
+            recorded.ended(inner_task.as_result(result))
+
+
+def _record(
+    executor: Any, handler: Any, task_vars: dict[str, Any], own: OpenTransaction, data: list[dict[str, Any]], *, step_id: str, say: Any
+) -> None:
+    """Once, however often the task is tried."""
+    if executor.__dict__.get("_acid_compensation") is not None:
+        return
+    try:
+        executor._acid_compensation = compensating.record(handler, task_vars, own, data, step_id=step_id, say=say.compensate)
+    except (HostError, compensating.NotTasks) as error:
+        raise AnsibleActionFail(f"The compensation could not be stored, so this task was not run: {error}") from None
+
+
 def _step_id(executor: Any, where: Where) -> str:
     """One step per task and host: items of a loop and retries are parts of it."""
     ids: dict[str, str] = executor.__dict__.setdefault("_acid_step_ids", {})
@@ -190,24 +223,43 @@ def _refuse_what_cannot_be(handler: Any, where: Where) -> None:
 
 
 def wishes_of(handler: Any, task_vars: dict[str, Any]) -> Wishes:
+    compensate: list[dict[str, Any]] = []
     if task_vars.get("acid_compensate") is not None:
-        raise AnsibleActionFail("acid_compensate cannot be used yet: compensations are not in this version. This task was not run.")
+        try:
+            compensate = compensating.wanted(task_vars["acid_compensate"], task_vars)
+        except compensating.NotTasks as error:
+            raise AnsibleActionFail(f"acid_compensate: {error}. This task was not run.") from None
     capture, savepoint = (task_vars.get(name) for name in ("acid_capture", "acid_savepoint"))
     capture = handler._templar.template(capture) if capture is not None else "trace"
     if capture not in ("trace", "none"):
         raise AnsibleActionFail(f"acid_capture is '{capture}'; give 'trace' or 'none'. This task was not run.")
-    return Wishes(capture == "trace", str(handler._templar.template(savepoint)) if savepoint else "")
+    name = str(handler._templar.template(savepoint)) if savepoint else ""
+    return Wishes(capture == "trace", name, _carrier(handler._task, "acid_savepoint") if name else "", compensate)
 
 
-def _set_savepoint(handler: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, name: str) -> None:
+def _carrier(task: Any, variable: str) -> str:
+    """The nearest of task, blocks and play that sets the variable: a block's is set once, before the first of its tasks."""
+    at = task
+    while at is not None and variable not in (at.vars or {}):
+        at = getattr(at, "_parent", None)
+    return str(at._uuid) if at is not None else "play"
+
+
+def _set_savepoint(own: OpenTransaction, wishes: Wishes, say: Any, *, ledger: Ledger) -> None:
+    done = {"tx": own.tx, "carrier": wishes.carrier, "name": wishes.savepoint}
+    if any(event.kind == SAVEPOINT and event.data == done for event in ledger.since_begin(own.host)):
+        return
     try:
-        lifecycle.savepoint(handler, task_vars, transaction, name=name)
+        say.savepoint({"name": wishes.savepoint})
     except HostError as error:
-        raise AnsibleActionFail(f"The savepoint '{name}' could not be set, so this task was not run: {error}") from None
+        raise AnsibleActionFail(f"The savepoint '{wishes.savepoint}' could not be set, so this task was not run: {error}") from None
+    ledger.append(own.host, SAVEPOINT, **done)
 
 
-def _leave_out(task: Any, own: OpenTransaction, *, ledger: Ledger) -> None:
-    """The user asked for no before-images here; that is irreversible like everything else outside."""
+def _leave_out(task: Any, own: OpenTransaction, *, ledger: Ledger, compensated: bool) -> None:
+    """The user asked for no before-images here; without a compensation that is irreversible like everything else outside."""
+    if compensated:
+        return
     what = f"{task.get_name()}: {action_name(task)} with 'acid_capture: none'"
     if own.irreversible == "deny":
         raise AnsibleActionFail(f"{what} could not be undone ('irreversible: deny'). Nothing was sent.")
@@ -215,12 +267,12 @@ def _leave_out(task: Any, own: OpenTransaction, *, ledger: Ledger) -> None:
         ledger.append(own.host, OUTSIDE, what=what)
 
 
-def _on_outside(task: Any, own: OpenTransaction, outside: str, *, ledger: Ledger) -> Callable[[], None]:
+def _on_outside(task: Any, own: OpenTransaction, outside: str, *, ledger: Ledger, compensated: bool) -> Callable[[], None]:
     """What to do when a task's first command goes to a host that no transaction of this play covers."""
     said: list[bool] = []
 
     def note() -> None:
-        if said or task.check_mode or action_name(task) in LOOKS_ONLY or own.irreversible == "allow":
+        if compensated or said or task.check_mode or action_name(task) in LOOKS_ONLY or own.irreversible == "allow":
             return
         said.append(True)
         what = f"{task.get_name()}: {action_name(task)} on {outside}"

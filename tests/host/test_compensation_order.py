@@ -74,9 +74,7 @@ class Driver:
             self.report(handed, "" if good else "not today")
 
     def report(self, handed: dict[str, Any], problem: str) -> dict[str, Any]:
-        said: dict[str, Any] = self.rig.ctl(
-            "compensated", tx=self.rig.tx, id=handed["id"], claim=handed["claim"], problem=problem
-        ).json
+        said: dict[str, Any] = self.rig.ctl("compensated", tx=self.rig.tx, id=handed["id"], claim=handed["claim"], problem=problem).json
         return said
 
     @property

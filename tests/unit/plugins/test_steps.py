@@ -198,7 +198,7 @@ def test_a_task_can_ask_for_a_savepoint_or_for_no_trace(controller):
 
 @pytest.mark.parametrize(
     ("variable", "sentence"),
-    [("acid_capture: some", "give 'trace' or 'none'"), ("acid_compensate: [{command: x}]", "acid_compensate cannot be used yet")],
+    [("acid_capture: some", "give 'trace' or 'none'"), ("acid_compensate: 3", "give a task or a list of tasks")],
 )
 def test_a_wish_that_cannot_be_met_stops_the_task(controller, variable, sentence):
     run = controller.play(tasks(f"- command: 'true'\n  vars: {{{variable}}}"))

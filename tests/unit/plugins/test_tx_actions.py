@@ -92,7 +92,12 @@ def test_a_wrapped_task_is_as_the_task_alone(controller):
         ("- acid.host.tx_begin:\n- acid.host.tx_begin:", "is open on h1 already"),
         ("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {command: x, shell: y}}", "give exactly one module under 'task'"),
         ("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {include_tasks: x.yml}}", "is no module"),
-        ("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {command: x}, compensate: [{command: x}]}", "'compensate' cannot be used yet"),
+        (
+            "- acid.host.tx_begin:\n- acid.host.tx_step: {task: {command: x}, compensate: [{include_tasks: x}]}",
+            "include_tasks is no module",
+        ),
+        ("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {command: x}, compensate: [x]}", "give a task or a list of tasks"),
+        ("- acid.host.tx_begin:\n- acid.host.tx_step: {task: {command: x}, compensate: 3}", "give a task or a list of tasks"),
     ],
 )
 def test_misuse_is_a_sentence(controller, text, sentence):
@@ -128,6 +133,7 @@ def test_rollback_to_a_savepoint_and_of_another_transaction(controller):
     first, second = (call["request"] for call in controller.calls("rollback"))
     assert first["to"] == "here"
     assert first["token"]
+    assert second.pop("session")
     assert second == {"tx": "tx-old"}
 
 

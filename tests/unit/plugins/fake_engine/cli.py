@@ -63,6 +63,12 @@ def default(verb, request):
             file.seek(0)
             file.write(str(number))
         return {"tx": "tx-%d" % number, "token": number, "state": "ACTIVE", "engine": "", "seconds": 0.1}
+    if verb == "compensated":
+        return {"tx": request["tx"], "state": "FAILED" if request["problem"] else "PAID", "wait": 0}
+    if verb == "rollback" and "session" in request:
+        handed = next_compensation()
+        if handed:
+            return {"tx": request["tx"], "state": "ABORTING", "compensate": handed}
     if verb in ("commit", "rollback"):
         steps = [call["step"] for call in calls() if call["verb"] == "exec" and call["tx"] == request.get("tx")]
         ids = list(dict.fromkeys(step["id"] for step in steps))
@@ -84,6 +90,17 @@ def default(verb, request):
     if verb == "savepoint":
         return {"savepoint": request["name"], "epoch": 3}
     return {"open": None, "tx": request.get("tx"), "state": "DOOMED" if verb == "doom" else ""}
+
+
+def next_compensation():
+    """Newest first, each once."""
+    said = [call["request"] for call in calls() if call["verb"] in ("compensate", "compensated")]
+    told = {one["id"] for one in said if "problem" in one}
+    results = {one["id"]: one["result"] for one in said if "result" in one}
+    for one in reversed(said):
+        if "body" in one and one["id"] not in told:
+            return {**one, "result": results.get(one["id"]), "claim": "c", "attempts": 1}
+    return None
 
 
 def record(call):
