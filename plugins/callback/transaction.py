@@ -86,9 +86,13 @@ options:
     env:
       - name: ACID_EXCLUDE
   probes:
-    description: Which kinds of run-time state are captured and restored.
+    description: >-
+      Which kinds of run-time state are captured and restored, by name; and probes of your own, as mappings with C(name), C(capture) (a
+      command that writes the state to its stdout) and C(restore) (one that reads it from stdin). A mapping with the name C(etc) has
+      C(trees), further directories that daemons write. Here and in the environment a mapping is written as JSON; a play has it in
+      C(acid_transaction).
     type: list
-    elements: str
+    elements: raw
     default:
       - all
     ini:

@@ -44,7 +44,9 @@ options:
     description: Absolute paths on the host that are left out of the transaction.
     type: raw
   probes:
-    description: Which kinds of run-time state are captured and restored. All where nothing is said.
+    description: >-
+      Which kinds of run-time state are captured and restored, all where nothing is said; and probes of your own, as mappings with C(name),
+      C(capture) and C(restore), or further trees of the probe C(etc). See C(docs/probes.md) of the collection.
     type: raw
   retention:
     description: How long the images of a committed transaction are kept, and how much of the file system they may take.

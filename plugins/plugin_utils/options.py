@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from . import probes_option
+
 TRUE = frozenset(("yes", "on", "true", "1", "y", "t"))
 FALSE = frozenset(("no", "off", "false", "0", "n", "f"))
 
@@ -37,7 +39,7 @@ class Options:
     irreversible: str = "warn"
     delegates: str = "irreversible"
     volumes: tuple[str, ...] = ()
-    probes: tuple[str, ...] = ("all",)
+    probes: tuple[Any, ...] = ("all",)
     exclude: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     observe: int = 0
@@ -148,6 +150,8 @@ def _from_text(value: Any) -> Any:
 
 
 def _coerce(name: str, value: Any, kind: type, *, where: str) -> Any:
+    if name == "probes":
+        return _probes(value, where=where)
     if kind is bool:
         return _boolean(name, value, where=where)
     if kind is int:
@@ -186,6 +190,13 @@ def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, (list, tuple)):
         return tuple(str(part) for part in value)
     return (str(value),)
+
+
+def _probes(value: Any, *, where: str) -> tuple[Any, ...]:
+    try:
+        return probes_option.parse(value)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{where}: option 'probes': {error}") from None
 
 
 def _checked(options: Options) -> Options:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
+
 import pytest
 from ansible_collections.acid.host.plugins.plugin_utils.options import CHOICES, NAMES, NOT_YET, OptionError, Options, override, parse
 
@@ -59,3 +61,49 @@ def test_the_host_gets_limits_as_numbers_and_probes_only_when_named():
     assert "probes" not in Options().for_host()
     named = override(Options(), {"probes": "systemd", "retention": ["12h"]}, where="x").for_host()
     assert (named["probes"], named["retention"]) == (["systemd"], {"days": 0.5})
+
+
+OWN = {"name": "app", "capture": ["appctl", "export"], "restore": "appctl import"}
+TREES = {"name": "etc", "trees": ["/opt/app/conf"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("all", ["all"]),
+        ("systemd, mounts", ["systemd", "mounts"]),
+        (["all", OWN, TREES], ["all", OWN, TREES]),
+        (OWN, [OWN]),
+        (json.dumps(OWN), [OWN]),
+        (json.dumps(["all", TREES]), ["all", TREES]),
+        (["all", json.dumps(TREES)], ["all", TREES]),
+    ],
+)
+def test_probes_are_names_and_mappings(value, found):
+    options = override(Options(), {"probes": value}, where="x")
+    assert list(options.probes) == found
+    assert options.for_host().get("probes", ["all"]) == found
+    assert json.loads(json.dumps(options.to_json()))["probes"] == found
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ([3], "entry 0: 3 is not of type"),
+        ([{"capture": "x", "restore": "x"}], "'name' is a required property"),
+        ([{**OWN, "name": "My App"}], "entry 0.name: 'My App' does not match"),
+        ([{**OWN, "restroe": "x"}], "'restroe' was unexpected"),
+        ([{**OWN, "timeout": 0}], "entry 0.timeout: 0 is less"),
+        (["all", {**OWN, "capture": []}], "entry 1.capture"),
+        ([{"name": "app", "capture": "x"}], "'restore' is a required property"),
+        ([{"name": "etc", "trees": ["relative"]}], "entry 0.trees.0: 'relative' does not match"),
+        ([{"name": "etc", "trees": ["/x"], "capture": "x"}], "'capture' was unexpected"),
+        ('[{"name": ', "Expecting value"),
+        (7, "give a list of names and of mappings"),
+    ],
+)
+def test_a_probe_that_is_none_is_said(value, sentence):
+    pytest.importorskip("jsonschema", reason="ansible-core does not need it; the host's own check is tested with the engine")
+    with pytest.raises(OptionError, match="option 'probes': ") as caught:
+        override(Options(), {"probes": value}, where="x")
+    assert sentence in str(caught.value)

@@ -143,6 +143,13 @@ def has_gateway(message: Message) -> bool:
     return any(message.get(number) is not None for number in (5, 18, _RTA_MULTIPATH, _RTA_NH_ID))
 
 
+def link_of(kind: Kind, message: Message) -> int:
+    """The index of the link that it is on; 0 where it is on none, or several."""
+    if kind in (ADDRESS, NEIGHBOUR):
+        return int(struct.unpack_from("=i", message.fixed, 4)[0])
+    return message.number(4) if kind is ROUTE else message.number(5) if kind is NEXTHOP else 0
+
+
 def removal(kind: Kind, message: Message) -> Message:
     """What has to be said to remove an object: next hops by their number alone."""
     if kind is NEXTHOP:

@@ -18,7 +18,7 @@ from . import netlinks
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe, ours
 from .netlink import CREATE, EXCL, Message, Netlink
 from .netlinks import Link
-from .netobjects import ADDRESS, KINDS, ROUTE, Kind, describe, has_gateway, identity, is_tentative, removal, with_lifetime
+from .netobjects import ADDRESS, KINDS, ROUTE, Kind, describe, has_gateway, identity, is_tentative, link_of, removal, with_lifetime
 
 # Seconds in which duplicate address detection ends (RFC 4862: one probe, one second).
 _DAD = 3.0
@@ -204,7 +204,13 @@ def _moved(kind: Kind, before: Image, now: Image, left: Image | None) -> tuple[l
     """(born, gone), each in the order of its image. After a commit, only what the transaction had left that way."""
     was, is_now = _load(kind, before), _load(kind, now)
     then = is_now if left is None else _load(kind, left)
-    born = [message for message in is_now if message not in was and message in then]
+    # What is on a link that the commit did not have came with the link, when it was made again just now.
+    known = None if left is None else {link.ifindex for link in _links(left).values()}
+    born = [
+        message
+        for message in is_now
+        if message not in was and (message in then or (known is not None and link_of(kind, message) not in {0, *known}))
+    ]
     return born, [message for message in was if message not in is_now and message not in then]
 
 

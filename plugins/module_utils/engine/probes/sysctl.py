@@ -110,8 +110,11 @@ class Sysctl(Probe):
 
 def _differing(before: Image, now: Image, circumstances: Circumstances) -> Ours:
     """Settings that came or went did so with an interface or a module, and are other probes'."""
-    left = None if circumstances.left is None else circumstances.left["values"]
     common = before["values"].keys() & now["values"].keys()
+    left = None
+    if circumstances.left is not None:
+        # One that the commit did not have went with its interface, and has come back with it as the kernel makes it.
+        left = {name: circumstances.left["values"].get(name, now["values"][name]) for name in common}
     return ours({name: before["values"][name] for name in common}, {name: now["values"][name] for name in common}, left)
 
 
