@@ -175,7 +175,7 @@ def _load(data: dict[str, Any], around: Any) -> Task:
 def _seconds(task: Task) -> int:
     attempts = 1 + (task.retries if isinstance(task.retries, int) else 3 if task.until else 0)
     one = task.timeout if isinstance(task.timeout, int) else TIMEOUT
-    return attempts * (one + (task.delay if isinstance(task.delay, int) else 5))
+    return attempts * one + (attempts - 1) * (task.delay if isinstance(task.delay, int) else 5)
 
 
 def _result(handed: dict[str, Any], *, host: str, tx: str, any_controller: bool) -> Any:

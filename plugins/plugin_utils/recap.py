@@ -63,6 +63,8 @@ def _details(report: Report) -> list[str]:
         found += [f"{label}: {item}" for item in items[:SHOWN]]
         if len(items) > SHOWN:
             found.append(f"{label}: and {len(items) - SHOWN} more, see 'acidctl show {report.tx}' on {report.host}")
+    if report.compensated:
+        found.append(f"compensated: {', '.join(report.compensated[:SHOWN])}{_more(report.compensated)}")
     found += [f"note: {item}" for item in report.entangled[:SHOWN]]
     if report.outcome == UNDO_FAILED:
         found.append(f"what now: see 'acidctl show {report.tx}' on {report.host}, then 'acidctl rollback' again or 'acidctl resolve'")

@@ -34,6 +34,7 @@ class Report:
     survivors: list[str] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
     entangled: list[str] = field(default_factory=list)
+    compensated: list[str] = field(default_factory=list)
     seconds: float = 0.0
     lease: int = 0
 
@@ -57,6 +58,7 @@ def of_summary(host: str, play: str, outcome: str, summary: dict[str, Any], *, r
         irreversible=[*outside, *(str(item) for item in summary.get("irreversible", []))],
         survivors=[str(item) for item in summary.get("survivors", [])],
         differs=differs,
+        compensated=[str(one["name"]) for one in summary.get("compensations", []) if one["state"] == "PAID"],
         seconds=float(summary.get("seconds", 0.0)),
     )
 

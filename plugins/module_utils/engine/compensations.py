@@ -93,7 +93,7 @@ class Controller:
         if compensation.state == states.FAILED and same:
             return None
         going_on = compensation.state == states.RUNNING_NOW and same
-        until = time.time_ns() + (compensation.seconds + 30) * 10**9
+        until = time.time_ns() + (compensation.seconds + 10) * 10**9
         claimed = journal.claim_compensation(
             tx, compensation.id, by=self._session, attempts=compensation.attempts + 1 if going_on else 1, until_ns=until
         )

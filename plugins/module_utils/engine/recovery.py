@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from . import cgroups, states
+from .commands import run
 from .journal import Journal
 from .model import Summary, Transaction
 from .rollback import roll_back
@@ -54,4 +55,14 @@ def at_boot(journal: Journal) -> Summary | None:
     value = journal.open_transaction()
     if value is None or value.state in (states.PREPARED, states.WAITING_REBOOT):
         return None
-    return roll_back(journal, value.id, reason="the host was booted with the transaction open", at_boot=True)
+    done = roll_back(journal, value.id, reason="the host was booted with the transaction open", at_boot=True)
+    if any(found.state == states.OWED and found.host is not None for found in journal.compensations(value.id)):
+        _pay_when_booted(value.id)
+    return done
+
+
+def _pay_when_booted(tx: str) -> None:
+    """Compensations want services and a network. Should PID 1 not take it, they stay debts, and the journal says so."""
+    acidctl = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "acidctl")
+    after = "--property=After=multi-user.target network-online.target"
+    run(["systemd-run", "--no-block", "--collect", "--unit=acid-debts", after, acidctl, "rollback", tx], timeout=30)

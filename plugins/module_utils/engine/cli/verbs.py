@@ -20,7 +20,7 @@ from ..probes.registry import Probes, choose
 from ..rollback import roll_back
 from ..transaction import directory_of, own_hash
 from ..wanted import read
-from . import client
+from . import client, debts
 
 Answer = dict[str, t.Any]
 
@@ -196,11 +196,12 @@ def _ended(arguments: argparse.Namespace, done: Summary) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     request = request_of(arguments)
     tx = arguments.tx or request.get("tx", "")
-    answer: Answer = {"open": None, "engine": own_hash()}
+    answer: Answer = {"open": None, "debts": [], "engine": own_hash()}
     if os.path.exists(PATH):
         journal = Journal()
         value = journal.open_transaction()
         answer["open"] = None if value is None else value.to_json()
+        answer["debts"] = debts.owing(journal)
         if tx:
             answer["transaction"] = journal.get(tx).to_json()
             answer["savepoints"] = [point.to_json() for point in journal.savepoints(tx)]

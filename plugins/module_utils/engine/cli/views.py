@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import NoTransaction
 from ..journal import PATH, Journal
 from ..store import STATE
-from . import diff, list, log, show
+from . import debts, diff, list, log, show
 
 Verb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 View = Callable[[argparse.Namespace, Journal], "dict[str, Any]"]
@@ -32,6 +32,7 @@ def add(verb: Verb) -> None:
     difference.add_argument(
         "--secrets", action="store_true", help="also the content of no_log steps and of files that not everybody may read"
     )
+    verb("debts", _printer(_debts, debts.render), "Compensations that are owed.")
     _takes_transaction(verb("log", _printer(_log, log.render), "What happened when in a transaction."))
 
 
@@ -73,6 +74,10 @@ def _show(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
 
 def _diff(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
     return diff.collect(journal, _transaction(arguments, journal), arguments.step, state_dir=STATE, secrets=arguments.secrets)
+
+
+def _debts(_arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
+    return debts.collect(journal)
 
 
 def _log(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
