@@ -68,18 +68,18 @@ LINT = (
 
 def _host_tests() -> list[str]:
     """A part for each file, so that hosts boot in one while another's play runs; the slowest first (seconds on 2 cores)."""
-    slow = {"exact": 260, "agent": 120, "callback": 105, "races": 100, "callback_signals": 80, "probes": 65, "runner": 40}
+    slow = {"exact": 260, "agent": 120, "callback": 105, "races": 100, "callback_signals": 80, "probes": 65, "probe_scenarios": 55, "runner": 40}
     names = [path.stem.removeprefix("test_") for path in sorted((TOP / "tests" / "host").glob("test_*.py"))]
     return sorted(names, key=lambda name: -slow.get(name, 0))
 
 
 GROUPS = {
     "lint": LINT,
-    "unit": (_pytest("unit", 900, "tests/unit"),),
+    "unit": (_pytest("unit", 900, "-m", "not exact", "tests/unit"),),
     "lab": (_pytest("lab", 900, "-m", "not exact", "tests/lab"),),
     "host": tuple(_pytest(name, 900, "-m", "not exact", f"tests/host/test_{name}.py") for name in _host_tests()),
     "molecule": (Part("molecule", (str(TOP / "tests/run/molecule"),), 900),),
-    "exact": (_pytest("exact", 4 * 3600, "tests/host"),),
+    "exact": (_pytest("exact-unit", 3600, "-m", "exact", "tests/unit"), _pytest("exact", 4 * 3600, "tests/host")),
     "bench": (Part("bench", (str(BIN / "python"), "tests/bench"), 7200),),
 }
 

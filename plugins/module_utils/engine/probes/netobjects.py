@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-from .netlink import APPEND, CREATE, EXCL, REPLACE, Message
+from .netlink import APPEND, CREATE, EXCL, REPLACE, Message, pack, unpack
 
 _IFA_FLAGS, _IFA_CACHEINFO = 8, 6
 _IFA_TEMPORARY, _IFA_PERMANENT = 0x01, 0x80
@@ -26,6 +26,9 @@ _HOP_FLAGS = 0x02 | 0x04
 _FROM_ADVERTISEMENT = 9
 _NDA_CACHEINFO, _NDA_PROBES = 3, 4
 _PERMANENT = 0x80
+_NHA_RES_GROUP, _NHA_OP_FLAGS, _UNBALANCED_TIME = 12, 14, 4
+_KERNELS = 2
+_RTN_LOCAL, _RTN_ANYCAST = 2, 4
 
 
 class Kind(NamedTuple):
@@ -114,7 +117,11 @@ def _neighbour(message: Message) -> Message | None:
 def _nexthop(message: Message) -> Message | None:
     family, _scope, protocol, _reserved, flags = struct.unpack("=BBBBI", message.fixed)
     fixed = struct.pack("=BBBBI", family, 0, protocol, 0, flags & _HOP_FLAGS)
-    return Message(fixed, tuple(sorted(message.attributes)))
+    resilient = message.get(_NHA_RES_GROUP)
+    kept = list(message.without(_NHA_OP_FLAGS, _NHA_RES_GROUP).attributes)
+    if resilient is not None:
+        kept.append((_NHA_RES_GROUP, pack(tuple(pair for pair in unpack(resilient) if pair[0] != _UNBALANCED_TIME))))
+    return Message(fixed, tuple(sorted(kept)))
 
 
 _IDENTITIES = {
@@ -136,6 +143,12 @@ def with_lifetime(kind: Kind, message: Message, raw: Message) -> Message:
     if kind is not ADDRESS or lifetime is None or raw.number(_IFA_FLAGS) & _IFA_PERMANENT:
         return message
     return Message(message.fixed, (*message.attributes, (_IFA_CACHEINFO, lifetime)))
+
+
+def comes_by_itself(kind: Kind, message: Message) -> bool:
+    """Of IPv6, the routes to a host's own addresses come with these, and nobody else can make them: their metric is 0."""
+    family, _dst, _src, _tos, _table, protocol, _scope, what = message.fixed[:8]
+    return kind is ROUTE and family == socket.AF_INET6 and protocol == _KERNELS and what in (_RTN_LOCAL, _RTN_ANYCAST)
 
 
 def has_gateway(message: Message) -> bool:

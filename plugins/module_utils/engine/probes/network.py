@@ -18,7 +18,20 @@ from . import netlinks
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe, ours
 from .netlink import CREATE, EXCL, Message, Netlink
 from .netlinks import Link
-from .netobjects import ADDRESS, KINDS, ROUTE, Kind, describe, has_gateway, identity, is_tentative, link_of, removal, with_lifetime
+from .netobjects import (
+    ADDRESS,
+    KINDS,
+    ROUTE,
+    Kind,
+    comes_by_itself,
+    describe,
+    has_gateway,
+    identity,
+    is_tentative,
+    link_of,
+    removal,
+    with_lifetime,
+)
 
 # Seconds in which duplicate address detection ends (RFC 4862: one probe, one second).
 _DAD = 3.0
@@ -133,14 +146,17 @@ class Network(Probe):
         made: list[Message] = []
         for _round in range(_ROUNDS):
             _born, gone = _moved(kind, before, _only(netlink, kind), circumstances.left)
-            wanted = sorted(gone, key=lambda message: kind is ROUTE and has_gateway(message))
+            wanted = sorted(
+                (message for message in gone if not comes_by_itself(kind, message)),
+                key=lambda message: kind is ROUTE and has_gateway(message),
+            )
             done = [
                 message
                 for message in wanted
                 if self._say(netlink, kind.new, kind.flags, with_lifetime(kind, message, raw[message]), _sentence(kind, message, names))
             ]
             made += done
-            if not done or len(done) == len(gone):
+            if not done or len(done) == len(wanted):
                 break
         if kind is ADDRESS and circumstances.left is None:
             self._order(netlink, before)

@@ -2,27 +2,28 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The packet filter: tables of nftables, and of iptables where those are in use.
 
-A table is compared without its counters and put back with them, all tables in one transaction of nft's. Tables whose rules nft cannot say
-(`xt` matches and targets of iptables-nft) are put back by iptables-nft-restore; those of iptables-legacy are another part of the kernel.
+A table is compared without its counters and put back with them, all tables in one transaction of nft's. nft shows the tables of
+iptables-nft in a translation that iptables would not know again, so iptables-nft-restore makes them; those of iptables-legacy are another
+part of the kernel.
 Nothing here loads a kernel module: what is not loaded has no rules.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 
 from ..commands import MISSING, run
 from ..errors import ProbeFailed
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe, ours
-from .ruleset import iptables_tables, is_foreign, restore_script, stateless, tables
+from .ruleset import chains_of, emptied, iptables_tables, only_chains, restore_script, skeleton, stateless, tables
 
 _TIMEOUT = 30.0
-# (name in an image, program's name without "-save" and "-restore", what the kernel says which tables are in use)
-_LEGACY = (
-    ("legacy", "iptables-legacy", "/proc/net/ip_tables_names"),
-    ("legacy6", "ip6tables-legacy", "/proc/net/ip6_tables_names"),
-)
-_COMPAT = (("compat", "iptables-nft"), ("compat6", "ip6tables-nft"))
+# What the kernel says which tables are in use.
+_LEGACY = (("iptables-legacy", "/proc/net/ip_tables_names"), ("ip6tables-legacy", "/proc/net/ip6_tables_names"))
+_LEGACY_PROGRAMS = tuple(program for program, _names in _LEGACY)
+_COMPAT = (("ip", "iptables-nft"), ("ip6", "ip6tables-nft"))
+_IPTABLES = frozenset(("filter", "nat", "mangle", "raw", "security"))
 
 
 class Nftables(Probe):
@@ -39,16 +40,14 @@ class Nftables(Probe):
         return "There is neither nft nor iptables-legacy here."
 
     def capture(self) -> Image:
-        plain = _ruleset("-s", "list", "ruleset")
-        image: Image = {"tables": tables(plain), "full": {}}
+        image: Image = {"tables": tables(_ruleset("-s", "list", "ruleset")), "full": {}}
         if image["tables"]:
             # Counters and quotas, for putting back; where a table went in between, it has none.
             image["full"] = tables(_ruleset("list", "ruleset"))
-        if any(map(is_foreign, image["tables"].values())):
-            image.update({key: _save(program) for key, program in _COMPAT})
-        for key, program, names in _LEGACY:
+        image["compat"] = {name: text for family, program in _COMPAT for name, text in _saved(family, program, image["tables"])}
+        for program, names in _LEGACY:
             if _in_use(names):
-                image[key] = _save(program)
+                image[program] = iptables_tables(_save(program))
         return image
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
@@ -72,36 +71,31 @@ class Nftables(Probe):
         was, is_now = _named(before), _named(now)
         found = ours(was, is_now, None if circumstances.left is None else _named(circumstances.left))
         notes = tuple(f"The packet filter's {name} was changed after the commit, and is left." for name in found.theirs)
-        legacy = [name for name in found.ours if name in _legacy_names(before, now)]
-        self._restore_tables([name for name in found.ours if name not in legacy], before, now)
-        for name in legacy:
-            key, program = next((key, program) for key, program, _names in _LEGACY if name.startswith(f"{program} "))
-            table = name.split(" ")[1]
-            text = iptables_tables(before.get(key, "")).get(table) or f"*{table}\n"
-            self._run_restore(name, [f"{program}-restore", "-c", "-T", table], text + "COMMIT\n")
+        order = {name: at for at, name in enumerate(before["tables"])}
+        named = sorted((name for name in found.ours if name.startswith("table ")), key=lambda name: order.get(name, -1))
+        self._restore_tables(named, before, now)
+        for name in found.ours:
+            program, _space, table = name.partition(" ")
+            if program in _LEGACY_PROGRAMS:
+                text = before.get(program, {}).get(table) or emptied(now[program][table])
+                self._run(name, [f"{program}-restore", "-c", "-T", table], text + "COMMIT\n")
         return Outcome(actions=tuple(f"packet filter: {name} is as before" for name in found.ours if name not in self._why), notes=notes)
 
     def _restore_tables(self, names: list[str], before: Image, now: Image) -> None:
-        foreign = [name for name in names if is_foreign(before["tables"].get(name, ""))]
-        plain = [name for name in names if name not in foreign]
-        wanted = {name: before["full"].get(name) or before["tables"].get(name, "") for name in plain}
-        if names and not self._feed("", restore_script({**wanted, **dict.fromkeys(foreign, "")}, now["tables"])):
+        """Of those that iptables made nft makes the chains, in their order; iptables makes the rules, so that it knows them again."""
+        wanted = {name: before["full"].get(name) or before["tables"].get(name, "") for name in names}
+        wanted.update({name: skeleton(text) for name, text in wanted.items() if name in before["compat"]})
+        if names and not self._run("", ["nft", "-f", "-"], restore_script(wanted, now["tables"])):
             # One that nft does not take must not keep the others from coming back.
-            for name, text in {**wanted, **dict.fromkeys(foreign, "")}.items():
-                self._feed(name, restore_script({name: text}, now["tables"]))
-        for name in foreign:
-            _word, family, table = name.split(" ", 2)
-            key, program = _COMPAT[family == "ip6"]
-            text = iptables_tables(before.get(key, "")).get(table)
-            if text is None:
-                self._why[name] = f"it has rules of {program}, which had not saved them at begin (is {program}-save there?)"
-            else:
-                self._run_restore(name, [f"{program}-restore", "-c", "-T", table], text + "COMMIT\n")
+            for name, text in wanted.items():
+                self._run(name, ["nft", "-f", "-"], restore_script({name: text}, now["tables"]))
+        for name in names:
+            if name in before["compat"]:
+                _word, family, table = name.split(" ", 2)
+                rules = only_chains(before["compat"][name], chains_of(before["tables"][name]))
+                self._run(name, [f"{dict(_COMPAT)[family]}-restore", "--noflush", "-c", "-T", table], rules + "COMMIT\n")
 
-    def _feed(self, name: str, script: str) -> bool:
-        return self._run_restore(name, ["nft", "-f", "-"], script)
-
-    def _run_restore(self, name: str, command: list[str], text: str) -> bool:
+    def _run(self, name: str, command: list[str], text: str) -> bool:
         done = run(command, timeout=_TIMEOUT, input=text)
         if done.ok:
             self._why.pop(name, None)
@@ -143,6 +137,14 @@ def _in_use(names: str) -> bool:
         return False
 
 
+def _saved(family: str, program: str, present: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Tables of nftables that iptables made, by nft's names for them, as iptables says them. It leaves out what is not its own."""
+    if any(name.split(" ")[1] == family and name.split(" ", 2)[2] in _IPTABLES for name in present):
+        for table, text in iptables_tables(_save(program)).items():
+            if f"table {family} {table}" in present:
+                yield f"table {family} {table}", text
+
+
 def _save(program: str) -> str:
     done = run([f"{program}-save", "-c"], timeout=_TIMEOUT)
     return done.out if done.ok else ""
@@ -151,13 +153,12 @@ def _save(program: str) -> str:
 def _named(image: Image) -> dict[str, object]:
     """What is compared, by a name for people."""
     found: dict[str, object] = dict(image["tables"])
-    for key, program, _names in _LEGACY:
-        found.update({f"{program} {table}": stateless(text) for table, text in iptables_tables(image.get(key, "")).items()})
+    found.update({name: stateless(text) for name, text in image["compat"].items()})
+    for program in _LEGACY_PROGRAMS:
+        # A table is there for good once anybody has looked at it.
+        tables_there = image.get(program, {}).items()
+        found.update({f"{program} {table}": stateless(text) for table, text in tables_there if stateless(text) != stateless(emptied(text))})
     return found
-
-
-def _legacy_names(*images: Image) -> set[str]:
-    return {name for image in images for name in _named(image) if name not in image["tables"]}
 
 
 def _what(old: object, new: object) -> str:

@@ -36,7 +36,8 @@ BEFORE_FILES: tuple[type[Probe], ...] = (
     Nftables,
 )
 
-# Files before systemd reads them again; modules before the settings that they bring; links before their settings and rules.
+# Files before systemd reads them again; modules before the settings that they bring; links before their settings and rules, but
+# settings before addresses too: there are none of IPv6 where it is switched off.
 # What the kernel holds comes before the services, which may need an address to bind to, and once more after them: a service that is started
 # again may load what its files say (nftables.service, networkd), where somebody had changed it by hand before the transaction, or write
 # files of its own.
@@ -47,6 +48,7 @@ AFTER_FILES: tuple[type[Probe], ...] = (
     Hostname,
     Timezone,
     Modules,
+    Sysctl,
     Network,
     Sysctl,
     Nftables,

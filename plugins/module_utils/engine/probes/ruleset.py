@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _HEAD = re.compile(r"^(table \S+ \S+) \{")
-_FOREIGN = re.compile(r"\bxt (match|target) \"|# xt_|^\s*# Warning: table .* is managed by iptables-nft", re.MULTILINE)
 _COUNTERS = re.compile(r"\[\d+:\d+\] ?")
 
 
@@ -26,11 +25,6 @@ def tables(text: str) -> dict[str, str]:
             found[name] = "\n".join(lines) + "\n"
             name, lines = "", []
     return found
-
-
-def is_foreign(table: str) -> bool:
-    """Whether it has rules that only iptables-nft can make."""
-    return bool(_FOREIGN.search(table))
 
 
 def restore_script(wanted: Mapping[str, str], now: Mapping[str, str]) -> str:
@@ -52,6 +46,28 @@ def iptables_tables(text: str) -> dict[str, str]:
         elif name and not line.startswith("#"):
             lines.append(line)
     return found
+
+
+def skeleton(table: str) -> str:
+    """A table of nft's that iptables made, without its rules: chains with their hooks and policies."""
+    lines = [line for line in table.splitlines() if not line.startswith("\t\t") or line.startswith("\t\ttype ")]
+    return "\n".join(lines) + "\n"
+
+
+def chains_of(table: str) -> set[str]:
+    return set(re.findall(r"^\tchain (\S+) \{", table, re.MULTILINE))
+
+
+def only_chains(table: str, chains: Collection[str]) -> str:
+    """iptables-save names a table's own chains also where they are not there yet."""
+    return "".join(line + "\n" for line in table.splitlines() if not line.startswith(":") or line[1:].split(" ")[0] in chains)
+
+
+def emptied(table: str) -> str:
+    """A table of iptables without rules, its own chains alone, accepting: as it is when it is first looked at."""
+    lines = table.splitlines()
+    chains = [line.split(" ")[0] for line in lines if line.startswith(":") and line.split(" ")[1] != "-"]
+    return "\n".join([lines[0], *(f"{chain} ACCEPT [0:0]" for chain in chains)]) + "\n"
 
 
 def stateless(table: str) -> str:
