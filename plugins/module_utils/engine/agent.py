@@ -28,10 +28,11 @@ import traceback
 import typing as t
 
 from . import compensations, lease, protocol, recovery, retention, states, systemd_notify
+from .drift.verdict import POLICIES
 from .errors import AcidError, NoTransaction, Usage, WrongTransaction
 from .journal import Journal
 from .model import Step, Transaction
-from .rollback import roll_back, roll_back_to
+from .rollback import Manner, roll_back, roll_back_to
 from .trace import filter as trace_filter
 from .trace.notify import answer_orphans
 from .tracer import LET_RUN, REFUSE, Slot, Tracer
@@ -149,11 +150,8 @@ class Agent:
     def _expire(self, transaction: OpenTransaction) -> None:
         with self._control:
             if self._open is transaction and lease.expired(transaction):
-                self._end(
-                    transaction.id,
-                    "the lease ran out: no word from the controller for %d seconds" % lease.timeout(transaction.options),
-                    compensations.Host(),
-                )
+                silence = lease.timeout(transaction.options)
+                self._end(transaction.id, Manner("the lease ran out: no word from the controller for %d seconds" % silence))
 
     # -- after a death of the agent --------------------------------------------------------------------------------------
 
@@ -191,7 +189,7 @@ class Agent:
 
     def _undo_again(self, value: Transaction) -> None:
         with self._control:
-            self._end(value.id, value.reason or "the agent died while a step was running", compensations.Host())
+            self._end(value.id, Manner(value.reason or "the agent died while a step was running"))
 
     @staticmethod
     def _stored_listeners() -> dict[str, tuple[int, Slot]]:
@@ -210,6 +208,8 @@ class Agent:
         for tracers in ([] if transaction is None else [transaction.tracers]) + [self._left_behind]:
             if tracer in tracers:
                 tracers.remove(tracer)
+        if transaction is not None and tracer.name.startswith("acid-%s-" % transaction.id):
+            transaction.tracer_ended(tracer)
         self._wake()
 
     # -- requests --------------------------------------------------------------------------------------------------------
@@ -332,25 +332,31 @@ class Agent:
             raise NoTransaction(
                 "No transaction is open on this host.", hint="acidctl list shows committed ones, which can be rolled back by their id."
             )
-        payer = compensations.Controller(str(request["session"])) if request.get("session") else compensations.Host()
+        manner = Manner(
+            str(request.get("reason", "asked for")),
+            payer=compensations.Controller(str(request["session"])) if request.get("session") else compensations.Host(),
+            on_drift=str(request.get("on_drift", "")),
+        )
+        if manner.on_drift and manner.on_drift not in POLICIES:
+            raise Usage("There is no policy on_drift: %s." % manner.on_drift, hint="There are %s." % ", ".join(POLICIES))
         if self._open is not None and self._open.id == tx:
             if "token" in request:
                 self._open.check(int(request["token"]))
             if request.get("to"):
-                return self._rollback_to(self._open, str(request["to"]), payer)
-        return self._end(tx, str(request.get("reason", "asked for")), payer)
+                return self._rollback_to(self._open, str(request["to"]), manner)
+        return self._end(tx, manner)
 
-    def _rollback_to(self, transaction: OpenTransaction, name: str, payer: compensations.Payer) -> dict[str, t.Any]:
+    def _rollback_to(self, transaction: OpenTransaction, name: str, manner: Manner) -> dict[str, t.Any]:
         points = [point for point in self._journal.savepoints(transaction.id) if point.name == name]
         if not points:
             known = ", ".join(point.name for point in self._journal.savepoints(transaction.id)) or "none"
             raise Usage("Transaction %s has no savepoint %r." % (transaction.id, name), hint="It has: %s." % known)
         transaction.wait_for_mains()
-        done = roll_back_to(transaction, points[-1], payer=payer)
+        done = roll_back_to(transaction, points[-1], manner)
         transaction.last_activity += self._patience(transaction.id)
         return done.to_json()
 
-    def _end(self, tx: str, reason: str, payer: compensations.Payer) -> dict[str, t.Any]:
+    def _end(self, tx: str, manner: Manner) -> dict[str, t.Any]:
         """Kill what the transaction left running, then roll it back."""
         transaction = self._open
         if transaction is not None and transaction.id == tx:
@@ -359,10 +365,11 @@ class Agent:
             transaction.close()
             self._left_behind += transaction.tracers
             self._open = None
-        for tracer in [tracer for tracer in self._left_behind if tracer.name.startswith("acid-%s-" % tx)]:
+        alive = [tracer for tracer in self._left_behind if tracer.name.startswith("acid-%s-" % tx)]
+        for tracer in alive:
             tracer.mode = REFUSE
         recovery.kill_leftovers(self._journal, tx)
-        done = roll_back(self._journal, tx, reason=reason, payer=payer)
+        done = roll_back(self._journal, tx, manner._replace(killed=frozenset(tracer.step for tracer in alive)))
         self._wait_for_controller(tx)
         return done.to_json()
 

@@ -13,7 +13,7 @@ from . import cgroups, states
 from .commands import run
 from .journal import Journal
 from .model import Summary, Transaction
-from .rollback import roll_back
+from .rollback import Manner, roll_back
 from .transaction import boot_id
 
 RESUME, UNDO, WAIT = "resume", "undo", "wait"
@@ -55,7 +55,7 @@ def at_boot(journal: Journal) -> Summary | None:
     value = journal.open_transaction()
     if value is None or value.state in (states.PREPARED, states.WAITING_REBOOT):
         return None
-    done = roll_back(journal, value.id, reason="the host was booted with the transaction open", at_boot=True)
+    done = roll_back(journal, value.id, Manner("the host was booted with the transaction open", at_boot=True))
     if any(found.state == states.OWED and found.host is not None for found in journal.compensations(value.id)):
         _pay_when_booted(value.id)
     return done

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Roll a transaction back, whole or to a savepoint: processes, probes, files, probes, verification.
 
-    summary = roll_back(journal, tx, reason="...")            the whole of it; the processes are dead already
+    summary = roll_back(journal, tx, Manner(reason="..."))    the whole of it; the processes are dead already
     roll_back_to(open_transaction, point)                     an open transaction, which goes on afterwards
 
 Compensations are paid in their places of the reverse order: the undo goes back to the end of the step, has the compensation run, and goes
@@ -22,6 +22,11 @@ import time
 import typing as t
 
 from . import compensations, states
+from .afterdigest import clock_offset_ns, now_ns
+from .drift.ends import StepTimes
+from .drift.settle import About, Settled
+from .drift.verdict import STOP
+from .drift.verdict import load as load_verdict
 from .errors import AcidError, JournalDamaged, ProbeFailed, WrongState
 from .journal import Journal
 from .model import ASKED, DIFFERS, MOOT, Savepoint, Summary, Transaction
@@ -31,22 +36,33 @@ from .report import summary
 from .store import STATE, Store
 from .transaction import OpenTransaction, boot_id, directory_of
 from .undo import undo
-from .undolog import Writer
+from .undolog import UndoRun, Writer
 from .wanted import Wanted, read
 
 
-def roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool = False, payer: compensations.Payer | None = None) -> Summary:
+class Manner(t.NamedTuple):
+    """How to roll back. `payer`: who runs compensations (the host); `on_drift`: instead of the transaction's own option; `killed`: steps of
+    which processes lived until just now."""
+
+    reason: str
+    at_boot: bool = False
+    payer: compensations.Payer | None = None
+    on_drift: str = ""
+    killed: frozenset[int] = frozenset()
+
+
+def roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for another process's
     undo. `payer`: who runs compensations (the host)."""
     lock = os.open(STATE + "/undo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _roll_back(journal, tx, reason=reason, at_boot=at_boot, payer=payer or compensations.Host(at_boot=at_boot))
+        return _roll_back(journal, tx, manner)
     finally:
         os.close(lock)
 
 
-def _roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool, payer: compensations.Payer) -> Summary:
+def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     start = time.monotonic()
     value = journal.get(tx)
     if value.state == states.ABORTED:
@@ -56,7 +72,7 @@ def _roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool, payer: 
     if after_commit:
         _refuse_overtaken(journal, tx)
     if value.state != states.UNDO_FAILED:  # tried again: it stays that, until it is exact
-        journal.set_state(tx, states.ABORTING, reason=reason)
+        journal.set_state(tx, states.ABORTING, reason=manner.reason)
     for kind in (DIFFERS, MOOT):
         journal.drop_notes(tx, kind)
     store = Store(tx)
@@ -68,12 +84,14 @@ def _roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool, payer: 
         raise
     after_commit = after_commit or value.ended_ns is not None or _was_to_commit(journal, value)
     counted = _counted(journal, tx)
+    payer = manner.payer or compensations.Host(at_boot=manner.at_boot)
 
     def back_to(epoch: int) -> list[str]:
         goal = read(directory_of(tx), epoch=epoch, after_power_cut=cut)
-        return _undo(journal, tx, goal, store, log, epoch=epoch, after_commit=after_commit, at_boot=at_boot)
+        return _undo(journal, tx, goal, store, log, settled, epoch=epoch, after_commit=after_commit, at_boot=manner.at_boot)
 
     try:
+        settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
         units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
         if stop is not None:
             return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units, counted=counted, extra=stop)
@@ -84,6 +102,7 @@ def _roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool, payer: 
     finally:
         log.close()
         store.close()
+    _note_drift(journal, tx, settled)
     inexact = bool(journal.notes(tx, DIFFERS))
     _note_unpaid(journal, tx, epoch=0)
     failed = inexact or bool(journal.notes(tx, DIFFERS))
@@ -92,7 +111,34 @@ def _roll_back(journal: Journal, tx: str, *, reason: str, at_boot: bool, payer: 
             journal.set_step_state(tx, step.n, states.UNDO_FAILED if inexact else states.UNDONE)
     end = states.UNDO_FAILED if failed else states.ABORTED
     journal.set_state(tx, end, reason="see acidctl show %s" % tx if failed else "")
-    return summary(journal, tx, end, time.monotonic() - start, wanted, units=units, counted=counted)
+    return summary(journal, tx, end, time.monotonic() - start, wanted, units=units, counted=counted, extra=_told(settled))
+
+
+def _about(journal: Journal, value: Transaction, manner: Manner, *, epoch: int) -> About:
+    directory, steps = directory_of(value.id), journal.steps(value.id)
+    booted = 0 if value.boot_id == boot_id() else now_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    later = [other for other in journal.transactions() if other.token > value.token]
+    undos = [found for other in later for found in [load_verdict(directory_of(other.id), 0)] if found is not None]
+    return About(
+        directory,
+        epoch,
+        manner.on_drift or str(value.options.get("on_drift", STOP)),
+        tuple(StepTimes(step.n, step.started_ns, step.sealed_ns) for step in steps),
+        manner.killed,
+        booted,
+        tuple((found.judged_ns, found.ended_ns or now_ns()) for found in undos),
+    )
+
+
+def _note_drift(journal: Journal, tx: str, settled: Settled) -> None:
+    for sentence in settled.differs():
+        journal.note(tx, DIFFERS, sentence)
+    settled.finish()
+
+
+def _told(settled: Settled) -> dict[str, t.Any]:
+    told = settled.report()
+    return {"drift": told} if told else {}
 
 
 def _in_order(
@@ -140,7 +186,7 @@ def _read_log(journal: Journal, tx: str) -> tuple[Wanted, Writer, bool]:
         return found
 
 
-def roll_back_to(transaction: OpenTransaction, point: Savepoint, *, payer: compensations.Payer | None = None) -> Summary:
+def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner) -> Summary:
     """Undo all since the savepoint. The transaction stays open; what its later steps left running is killed."""
     start = time.monotonic()
     journal, tx = transaction.journal, transaction.id
@@ -149,18 +195,25 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, *, payer: compe
     transaction.seal()
     transaction.undoing = point.name
     wanted = read(directory_of(tx), epoch=point.epoch)
+    about = _about(journal, journal.get(tx), manner, epoch=point.epoch)
+    begun = now_ns()
+    with transaction.lock:
+        settled = Settled.reach(about, transaction.store, transaction.log, wanted)
+        transaction.log.append(UndoRun(point.epoch, begun, 0, clock_offset_ns()))
 
     def back_to(epoch: int) -> list[str]:
         with transaction.lock:
             goal = read(directory_of(tx), epoch=epoch)
-            units = _undo(journal, tx, goal, transaction.store, transaction.log, epoch=epoch, after_commit=False, at_boot=False)
+            units = _undo(journal, tx, goal, transaction.store, transaction.log, settled, epoch=epoch, after_commit=False, at_boot=False)
             transaction.capture.epoch(journal.next_epoch(tx), 0)  # what earlier steps left running is imaged anew
             return units
 
-    units, stop = _in_order(journal, tx, back_to, epoch=point.epoch, payer=payer or compensations.Host())
+    units, stop = _in_order(journal, tx, back_to, epoch=point.epoch, payer=manner.payer or compensations.Host())
     if stop is not None:
         return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units, extra=stop)
     with transaction.lock:
+        _note_drift(journal, tx, settled)
+        transaction.log.append(UndoRun(point.epoch, begun, now_ns(), clock_offset_ns()))
         for step in later:
             journal.set_step_state(tx, step.n, states.UNDONE)
         again = journal.renew_savepoint(tx, point)
@@ -170,14 +223,15 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, *, payer: compe
     _note_unpaid(journal, tx, epoch=point.epoch)
     if journal.notes(tx, DIFFERS):
         transaction.doom("the undo to savepoint %s was not exact" % point.name)
-    return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units)
+    return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units, extra=_told(settled))
 
 
 def _undo(
-    journal: Journal, tx: str, wanted: Wanted, store: Store, log: Writer, *, epoch: int, after_commit: bool, at_boot: bool
+    journal: Journal, tx: str, wanted: Wanted, store: Store, log: Writer, settled: Settled, *, epoch: int, after_commit: bool, at_boot: bool
 ) -> list[str]:
     """Units acted on. What is not as before is in the journal's notes."""
     value = journal.get(tx)
+    settled.restrict(wanted)
     probes = Probes(value.options.get("probes"))
     later = [step for step in journal.steps(tx) if step.epoch >= epoch]
     spans = {step.n: (step.started_ns, step.sealed_ns or time.time_ns()) for step in later}
@@ -196,6 +250,7 @@ def _undo(
                 tuple(span for n, span in spans.items() if n in asked) or nothing,
                 left=left,
                 since=since,
+                spared=settled.paths(),
                 rebooted=value.boot_id != boot_id(),
                 at_boot=at_boot,
                 attic="%s/store/%s" % (STATE, tx),
@@ -204,7 +259,8 @@ def _undo(
     for probe in probes.before_files():
         if probe.name in before:
             outcome += _half(probe.before_files, before[probe.name], about[probe.name])
-    files = undo(store, log, wanted, epoch=epoch)
+    with settled.accounts(wanted):
+        files = undo(store, log, wanted, epoch=epoch, held=settled.held())
     for probe in probes.after_files():
         if probe.name in before:
             outcome += _half(probe.after_files, before[probe.name], about[probe.name])

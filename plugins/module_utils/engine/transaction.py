@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import typing as t
 
 from . import cgroups, kernel, states
-from .errors import Doomed, StaleToken, WrongState
+from .afterdigest import AfterDigest, now_ns
+from .errors import AcidError, Doomed, StaleToken, WrongState
 from .filesystems import TRACED
 from .journal import Journal
 from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, Summary, Transaction
@@ -64,6 +66,11 @@ class OpenTransaction:
             observe=self._observe,
         )
         self.capture = Capture(self._images)
+        self._digest = AfterDigest(self._images, log)
+        #: step -> when the last of its processes ended, as far as known
+        self._ended: dict[int, int] = {}
+        self._digested = 0  # the running step, when what it left is noted and none of its processes lives
+        self._closed = False
         self.step: Step | None = None
         self.tracers: list[Tracer] = []
         self.mains: dict[int, int] = {}  # pidfd -> step number
@@ -159,7 +166,9 @@ class OpenTransaction:
             ended=ended,
         )
         self.mains[os.pidfd_open(process)] = step.n
-        self.tracers.append(tracer)
+        with self.lock:
+            self.tracers.append(tracer)
+            self._digested = 0
         tracer.start()
         return tracer
 
@@ -168,15 +177,46 @@ class OpenTransaction:
         os.close(pidfd)
         self.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
 
+    def tracer_ended(self, tracer: Tracer) -> None:
+        """The last process behind a listener has ended: now, and not when the next step begins, is when its step ends, unless more of it
+        lives or comes (I5)."""
+        with self.lock:
+            if self._closed:
+                return
+            self._images.settle_all(tracer.threads)  # dropping a kept link is a change too
+            self._ended[tracer.step] = now_ns()
+            if self._alive(tracer.step):
+                return
+            if self.step is not None and self.step.n == tracer.step:
+                self._note_left(tracer.step)
+            else:
+                self._digest.ended(tracer.step, self._ended[tracer.step])
+
+    def _alive(self, step: int) -> bool:
+        return any(tracer.step == step for tracer in self.tracers)
+
+    def _note_left(self, step: int) -> None:
+        alive = self._alive(step)
+        try:
+            self._digest.note(step, 0 if alive else self._ended.get(step, now_ns()))
+        except (OSError, AcidError) as error:  # a full disk: an undo then judges by the journal's times, and must still be possible
+            sys.stderr.write("acid-agent: step %d: what it left is not noted: %s\n" % (step, error))
+            return
+        self._digested = 0 if alive else step
+
     def seal(self) -> None:
         with self.lock:
             self._seal()
 
     def _seal(self) -> None:
         """The running step ends: what it left behind goes on in the next one's epoch."""
-        if self.step is None:
-            return
         self.capture.settle()
+        if self.step is None:
+            if self._images.seen_places:  # by processes that an earlier step had left behind
+                self._note_left(0)
+            return
+        if self._digested != self.step.n:
+            self._note_left(self.step.n)
         self.log.write_head()
         for seen in self._observations:
             self.journal.note(self.id, seen.kind, seen.text, step=seen.step or None)
@@ -306,6 +346,7 @@ class OpenTransaction:
 
     def close(self) -> None:
         with self.lock:
+            self._closed = True
             self.capture.close()
         self.log.close()
         self.store.close()

@@ -12,16 +12,28 @@ when all is exact is the log marked Undone, and the store's links are dropped, s
 from __future__ import annotations
 
 import os
+import typing as t
 
 from .store import Store, names_in, unlink_locked
 from .undoing.ground import Ground, Outcome
 from .undoing.inodes import Inodes
 from .undoing.places import Places
 from .undolog import Undone, Writer
-from .wanted import Wanted
+from .wanted import Inode, Place, Wanted
 
 
-def undo(store: Store, log: Writer, wanted: Wanted, *, epoch: int) -> Outcome:
+class Held(t.NamedTuple):
+    """What is held back, and is no more in `wanted` (I5); `stored`: names (file system, name) in the store of its images."""
+
+    places: tuple[Place, ...]
+    inodes: tuple[Inode, ...]
+    stored: frozenset[tuple[int, bytes]]
+
+
+NOTHING_HELD = Held((), (), frozenset())
+
+
+def undo(store: Store, log: Writer, wanted: Wanted, *, epoch: int, held: Held = NOTHING_HELD) -> Outcome:
     """Back to the start of `epoch`. The transaction's processes are dead, and no step runs."""
     ground = Ground(store, log, wanted)
     try:
@@ -34,23 +46,22 @@ def undo(store: Store, log: Writer, wanted: Wanted, *, epoch: int) -> Outcome:
         places.verify(known)
         inodes.verify(known)
         if not ground.outcome.differs:
-            log.append(Undone(epoch))
+            log.append(Undone(epoch, held.places, held.inodes))
             log.write_head()
-            drop_images(ground)
+            drop_images(ground, held.stored)
     finally:
         ground.close()
     return ground.outcome
 
 
-def drop_images(ground: Ground) -> None:
+def drop_images(ground: Ground, keep: frozenset[tuple[int, bytes]] = frozenset()) -> None:
     """Unlink what the store holds for the epochs that were undone: their links and copies, and what undo staged. Earlier epochs' images
-    stay, and
-    trees in quarantine until gc."""
+    stay, and what is to be kept, and trees in quarantine until gc."""
     for number, fs in ground.file_systems.items():
         directory = ground.store.existing_directory(fs)
         if directory < 0:
             continue
-        void = {name for of, name in ground.wanted.stored if of == number}
+        void = {name for of, name in ground.wanted.stored if of == number and (of, name) not in keep}
         for name in names_in(directory):
             if name not in void and not name.startswith((b"s-", b"t-", b"n-")):
                 continue

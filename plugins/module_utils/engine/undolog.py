@@ -155,12 +155,75 @@ class Alias(t.NamedTuple):
 
 
 class Undone(t.NamedTuple):
-    """All images of `epoch` and later have been made true: they are void."""
+    """All images of `epoch` and later have been made true: they are void. But for those of what was held back (I5): `places` as (directory,
+    name), `inodes` as (file system, handle)."""
 
     epoch: int
+    places: tuple[tuple[int, bytes], ...] = ()
+    inodes: tuple[tuple[int, bytes], ...] = ()
 
 
-Image = t.Union[FileSystemSeen, DirectorySeen, EpochStarted, Entry, Keep, Basic, Xattrs, Flags, Content, Value, Dropped, Alias, Undone]
+class LeftPlace(t.NamedTuple):
+    """Who stood at place (directory, name): inode number and birth time (0 where the file system knows none); number 0: nobody."""
+
+    directory: int
+    ino: int
+    btime: int
+    name: bytes
+
+
+class Left(t.NamedTuple):
+    """The after-digest of the places that `step` had touched when it ended (I5). Of inodes it is the time of the step's end."""
+
+    step: int
+    places: tuple[LeftPlace, ...]
+
+
+class LeftContent(t.NamedTuple):
+    """What `step` left in a small file that can be merged (drift/mergeable.py)."""
+
+    step: int
+    path: bytes
+    data: bytes
+
+
+class Sealed(t.NamedTuple):
+    """The last process of `step` ended at `ended_ns` (CLOCK_REALTIME; 0: some live on). `offset_ns`: CLOCK_REALTIME less CLOCK_BOOTTIME,
+    which tells whether the clock was set since."""
+
+    step: int
+    ended_ns: int
+    offset_ns: int
+
+
+class UndoRun(t.NamedTuple):
+    """An undo to the start of `epoch` of a transaction that goes on, in these times (CLOCK_REALTIME); `ended_ns` 0: it has begun."""
+
+    epoch: int
+    began_ns: int
+    ended_ns: int
+    offset_ns: int
+
+
+Image = t.Union[
+    FileSystemSeen,
+    DirectorySeen,
+    EpochStarted,
+    Entry,
+    Keep,
+    Basic,
+    Xattrs,
+    Flags,
+    Content,
+    Value,
+    Dropped,
+    Alias,
+    Undone,
+    Left,
+    LeftContent,
+    Sealed,
+    UndoRun,
+]
 
 
 def _strings(values: t.Sequence[bytes]) -> bytes:
@@ -180,6 +243,13 @@ _FS, _DIR, _EPOCH = struct.Struct("<HQB"), struct.Struct("<IHB"), struct.Struct(
 _ENTRY, _KEEP, _BASIC = struct.Struct("<IIIHB"), struct.Struct("<IHBBQ"), struct.Struct("<IHBIIIQQqq")
 _INODE, _FLAGS, _CONTENT = struct.Struct("<IHB"), struct.Struct("<IHBI"), struct.Struct("<IHBBQQ")
 _VALUE, _DROPPED, _UNDONE = struct.Struct("<IH"), struct.Struct("<HQ"), struct.Struct("<I")
+_HELD, _LEFT, _STEP, _SEALED, _UNDO_RUN = (
+    struct.Struct("<IH"),
+    struct.Struct("<IQQH"),
+    struct.Struct("<I"),
+    struct.Struct("<Iqq"),
+    struct.Struct("<Iqqq"),
+)
 
 
 def encode(r: Image) -> tuple[int, bytes]:
@@ -209,7 +279,18 @@ def encode(r: Image) -> tuple[int, bytes]:
         return 11, _DROPPED.pack(r.fs, r.number) + r.handle
     if isinstance(r, Alias):
         return 12, _INODE.pack(0, r.fs, len(r.handle)) + r.handle + r.now
-    return 13, _UNDONE.pack(r.epoch)
+    if isinstance(r, Left):
+        flat = [part for directory, ino, btime, name in r.places for part in (_LEFT.pack(directory, ino, btime, len(name)), name)]
+        return 14, _STEP.pack(r.step) + b"".join(flat)
+    if isinstance(r, LeftContent):
+        return 15, _VALUE.pack(r.step, len(r.path)) + r.path + r.data
+    if isinstance(r, Sealed):
+        return 16, _SEALED.pack(*r)
+    if isinstance(r, UndoRun):
+        return 17, _UNDO_RUN.pack(*r)
+    held = [part for number, name in r.places for part in (_HELD.pack(number, len(name)), name)]
+    held += [part for number, name in r.inodes for part in (_HELD.pack(number, len(name)), name)]
+    return 13, _UNDONE.pack(r.epoch) + (_UNDONE.pack(len(r.places)) + b"".join(held) if held else b"")
 
 
 def decode(kind: int, data: bytes) -> Image:
@@ -251,8 +332,35 @@ def decode(kind: int, data: bytes) -> Image:
         _step, fs, n = _INODE.unpack_from(data)
         return Alias(fs, data[7 : 7 + n], data[7 + n :])
     if kind == 13:
-        return Undone(*_UNDONE.unpack(data))
+        return _undone(data)
+    if kind == 14:
+        return Left(_STEP.unpack_from(data)[0], tuple(_left_places(data)))
+    if kind == 15:
+        step, n = _VALUE.unpack_from(data)
+        return LeftContent(step, data[6 : 6 + n], data[6 + n :])
+    if kind == 16:
+        return Sealed(*_SEALED.unpack(data))
+    if kind == 17:
+        return UndoRun(*_UNDO_RUN.unpack(data))
     raise JournalDamaged("undo log: record of unknown kind %d" % kind, hint="A later engine wrote it: use that engine's acidctl.")
+
+
+def _left_places(data: bytes) -> t.Iterator[LeftPlace]:
+    at = _STEP.size
+    while at < len(data):
+        directory, ino, btime, n = _LEFT.unpack_from(data, at)
+        at += _LEFT.size + n
+        yield LeftPlace(directory, ino, btime, data[at - n : at])
+
+
+def _undone(data: bytes) -> Undone:
+    (epoch,), at, held = _UNDONE.unpack_from(data), _UNDONE.size * 2, []
+    while at < len(data):
+        number, n = _HELD.unpack_from(data, at)
+        at += _HELD.size + n
+        held.append((number, data[at - n : at]))
+    places = _UNDONE.unpack_from(data, _UNDONE.size)[0] if held else 0
+    return Undone(epoch, tuple(held[:places]), tuple(held[places:]))
 
 
 class Head(t.NamedTuple):

@@ -27,14 +27,40 @@ from .undolog import (
     Flags,
     Image,
     Keep,
+    Left,
+    LeftContent,
+    LeftPlace,
     Reader,
+    Sealed,
     Undone,
+    UndoRun,
     Value,
     Xattrs,
 )
 
 #: (file system number, handle)
 Inode = tuple[int, bytes]
+#: (directory number, name)
+Place = tuple[int, bytes]
+#: (inode number, birth time)
+Identity = tuple[int, int]
+
+
+@dataclasses.dataclass
+class AfterDigest:
+    """What the steps from the epoch asked for on left (I5). Sets of steps are bits: 1 << step."""
+
+    places: dict[Place, LeftPlace] = dataclasses.field(default_factory=dict)
+    contents: dict[bytes, bytes] = dataclasses.field(default_factory=dict)
+    #: steps that had hold of an inode: by its handle from their before-images, by identity from the places where they left it
+    touched: dict[Inode, int] = dataclasses.field(default_factory=dict)
+    standing: dict[Identity, int] = dataclasses.field(default_factory=dict)
+    #: steps that had hold of a place
+    named: dict[Place, int] = dataclasses.field(default_factory=dict)
+    #: what undos to savepoints wrote, and when the last of them ended
+    undone: dict[Inode | Place, int] = dataclasses.field(default_factory=dict)
+    sealed: dict[int, Sealed] = dataclasses.field(default_factory=dict)
+    undo_runs: list[UndoRun] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -54,6 +80,7 @@ class Wanted:
     stored: list[tuple[int, bytes]] = dataclasses.field(default_factory=list)
     #: inode -> the one that undo made in its stead
     aliases: dict[Inode, bytes] = dataclasses.field(default_factory=dict)
+    after: AfterDigest = dataclasses.field(default_factory=AfterDigest)
     records: int = 0
     next_directory: int = 1
     next_number: int = 1
@@ -93,17 +120,55 @@ class _Epochs:
     def __init__(self, first: int) -> None:
         self._first = first
         self._kept: list[tuple[int, Image]] = []
+        #: images that undos made void, each with the end of the undo (0: not known)
+        self.void: list[tuple[Image, int]] = []
+        self._batch = 0
         self.epoch = 0
 
     def add(self, record: Image) -> None:
         if self.epoch >= self._first:
             self._kept.append((self.epoch, record))
 
-    def undone(self, epoch: int) -> None:
-        self._kept = [pair for pair in self._kept if pair[0] < epoch]
+    def undone(self, record: Undone, wanted: Wanted) -> None:
+        """What was held back, and what it needs, is no more void than before."""
+        held = None
+        if record.places or record.inodes:
+            held = _Held(record, wanted, [image for epoch, image in self._kept if epoch >= record.epoch])
+        kept = []
+        for pair in self._kept:
+            if pair[0] < record.epoch or (held is not None and held.needs(pair[1])):
+                kept.append(pair)
+            else:
+                self.void.append((pair[1], 0))
+        self._kept = kept
+
+    def undo_ended(self, ended_ns: int) -> None:
+        """An undo may have had several parts: all that became void since the last one was its work."""
+        self.void[self._batch :] = [(record, ended_ns) for record, _unknown in self.void[self._batch :]]
+        self._batch = len(self.void)
 
     def records(self) -> t.Iterator[Image]:
         return (record for _epoch, record in self._kept)
+
+
+class _Held:
+    """What an undo held back, as the log knows it so far."""
+
+    def __init__(self, record: Undone, wanted: Wanted, images: list[Image]) -> None:
+        self._wanted = wanted
+        self._numbers = _directories_made_anew(wanted)
+        self._places = {(self._numbers[number], name) for number, name in record.places}
+        self._inodes = {(fs, wanted.inode(fs, handle)) for fs, handle in record.inodes}
+        for image in images:
+            if isinstance(image, Entry) and image.mode and self.needs(image):
+                self._inodes.add((image.fs, wanted.inode(image.fs, image.handle)))
+
+    def needs(self, image: Image) -> bool:
+        if isinstance(image, Entry):
+            return (self._numbers[image.directory], image.name) in self._places
+        if isinstance(image, (Basic, Keep, Content, Xattrs, Flags, Dropped)):
+            return (image.fs, self._wanted.inode(image.fs, image.handle)) in self._inodes
+        return isinstance(image, (Left, LeftContent))
 
 
 def read(directory: str, *, epoch: int = 0, until: int | None = None, after_power_cut: bool = False) -> Wanted:
@@ -123,7 +188,13 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
         elif isinstance(record, Alias):
             wanted.aliases[record.fs, record.handle] = record.now
         elif isinstance(record, Undone):
-            epochs.undone(record.epoch)
+            epochs.undone(record, wanted)
+        elif isinstance(record, Sealed):
+            wanted.after.sealed[record.step] = record
+        elif isinstance(record, UndoRun):
+            wanted.after.undo_runs.append(record)
+            if record.ended_ns:
+                epochs.undo_ended(record.ended_ns)
         else:
             if isinstance(record, (Keep, Content)):
                 wanted.next_number = max(wanted.next_number, record.number + 1)
@@ -132,7 +203,11 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
     wanted.records = reader.count
     numbers = _directories_made_anew(wanted) if wanted.aliases else {}
     for record in epochs.records():
-        _add(wanted, _by_its_present_handle(wanted, record, numbers))
+        record = _by_its_present_handle(wanted, record, numbers)
+        _add(wanted, record)
+        _add_after(wanted.after, record)
+    for record, ended_ns in epochs.void:
+        _add_undone(wanted.after, _by_its_present_handle(wanted, record, numbers), ended_ns)
     for inode, image in wanted.xattrs.items():
         basic = wanted.basics.get(inode)
         if basic is not None:  # an epoch may have seen the mode, and a later one the ACL that a chmod between them had changed
@@ -152,6 +227,8 @@ def _by_its_present_handle(wanted: Wanted, record: t.Any, numbers: dict[int, int
         record = record._replace(handle=wanted.inode(record.fs, record.handle))
     if numbers and isinstance(record, Entry):
         record = record._replace(directory=numbers[record.directory])
+    elif numbers and isinstance(record, Left):
+        record = record._replace(places=tuple(place._replace(directory=numbers[place.directory]) for place in record.places))
     return t.cast(Image, record)
 
 
@@ -176,3 +253,29 @@ def _add(wanted: Wanted, record: Image) -> None:
         keep = wanted.keeps.get((record.fs, record.handle))
         if keep is not None and keep.number == record.number:
             del wanted.keeps[record.fs, record.handle]
+
+
+def _add_after(after: AfterDigest, record: Image) -> None:
+    if isinstance(record, (Entry, Basic, Keep, Content, Xattrs, Flags)):
+        if record.handle:
+            key = record.fs, record.handle
+            after.touched[key] = after.touched.get(key, 0) | 1 << record.step
+        if isinstance(record, Entry):
+            place = record.directory, record.name
+            after.named[place] = after.named.get(place, 0) | 1 << record.step
+    elif isinstance(record, Left):
+        bit = 1 << record.step
+        for left in record.places:
+            after.places[left.directory, left.name] = left
+            if left.ino:
+                identity = left.ino, left.btime
+                after.standing[identity] = after.standing.get(identity, 0) | bit
+    elif isinstance(record, LeftContent):
+        after.contents[record.path] = record.data
+
+
+def _add_undone(after: AfterDigest, record: Image, ended_ns: int) -> None:
+    if isinstance(record, (Entry, Basic, Keep, Content, Xattrs, Flags)) and record.handle:
+        after.undone[record.fs, record.handle] = ended_ns
+    if isinstance(record, Entry):
+        after.undone[record.directory, record.name] = ended_ns

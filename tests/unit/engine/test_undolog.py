@@ -22,8 +22,13 @@ from engine.undolog import (
     Flags,
     Image,
     Keep,
+    Left,
+    LeftContent,
+    LeftPlace,
     Reader,
+    Sealed,
     Undone,
+    UndoRun,
     Value,
     Writer,
     Xattrs,
@@ -52,7 +57,12 @@ RECORDS = st.one_of(
     st.builds(Value, U32, st.binary(max_size=300), st.binary(max_size=5000)),
     st.builds(Dropped, FS, HANDLE, U64),
     st.builds(Alias, FS, HANDLE, HANDLE),
-    st.builds(Undone, U32),
+    st.builds(Undone, U32, st.just(()), st.just(())),
+    st.builds(Undone, U32, st.lists(st.tuples(U32, NAME)).map(tuple), st.lists(st.tuples(FS, HANDLE)).map(tuple)),
+    st.builds(Left, U32, st.lists(st.builds(LeftPlace, U32, U64, U64, NAME), max_size=5).map(tuple)),
+    st.builds(LeftContent, U32, st.binary(max_size=300), st.binary(max_size=5000)),
+    st.builds(Sealed, U32, I64, I64),
+    st.builds(UndoRun, U32, I64, I64, I64),
 )
 
 

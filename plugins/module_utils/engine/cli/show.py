@@ -7,9 +7,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ..drift.verdict import load as load_verdict
 from ..history import touched
 from ..journal import Journal
 from ..model import DIFFERS, IRREVERSIBLE, MOOT, SURVIVOR, Note, StepSummary, Summary
+from .drift import drift_lines
 from .table import columns, printable, when
 
 # More of a step's paths are counted, not listed.
@@ -43,6 +45,9 @@ def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = 
     data["transaction"] = tx.to_json()
     data["savepoints"] = [point.to_json() for point in journal.savepoints(tx.id)]
     data["compensations"] = [found.to_json() for found in journal.compensations(tx.id)]
+    drift = load_verdict(os.path.join(state_dir, "tx", tx.id), 0)
+    if drift is not None:
+        data["drift"] = drift.told(diffs=True)
     data["moot"] = list(_notes(journal.notes(tx.id, MOOT)))
     for step, shown in zip(steps, data["steps"]):
         found = [] if paths is None else paths.get(step.n, [])
@@ -93,4 +98,5 @@ def render(data: dict[str, Any]) -> str:
             lines += ["", f"{title}:", *(f"  {printable(sentence)}" for sentence in told)]
             if len(told) < len(data[key]):
                 lines.append(f"  and {len(data[key]) - len(told)} more")
+    lines += drift_lines(data.get("drift", {}), LISTED)
     return "\n".join(lines) + "\n"

@@ -13,11 +13,12 @@ import sys
 import typing as t
 
 from .. import health, recovery, retention, states, units
+from ..drift.verdict import POLICIES
 from ..errors import AcidError, AgentUnavailable, NoTransaction, NotRoot, Usage, WrongState
 from ..journal import PATH, Journal
 from ..model import Summary
 from ..probes.registry import Probes, choose
-from ..rollback import roll_back
+from ..rollback import Manner, roll_back
 from ..transaction import directory_of, own_hash
 from ..wanted import read
 from . import client, debts
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     rollback = verb("rollback", _rollback, "Roll back the open transaction, or a committed one within its retention.")
     rollback.add_argument("tx", nargs="?", default="")
     rollback.add_argument("--to", default="", metavar="SAVEPOINT")
+    rollback.add_argument("--on-drift", default="", choices=POLICIES, help="What becomes of paths that others have changed since.")
     verb("info", _info, "The open transaction, if there is one.").add_argument("tx", nargs="?", default="")
     recover = verb("recover", _recover, "Undo what a crash left open.")
     recover.add_argument("--boot", action="store_true", help=argparse.SUPPRESS)
@@ -159,7 +161,7 @@ def _journal() -> Journal:
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    request = {"tx": arguments.tx, "to": arguments.to, **request_of(arguments)}
+    request = {"tx": arguments.tx, "to": arguments.to, "on_drift": arguments.on_drift, **request_of(arguments)}
     if connected := client.connect():
         connected.close()
     else:
@@ -170,7 +172,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
                 "No transaction is open on this host.", hint="acidctl list shows committed ones, which can be rolled back by their id."
             )
         if value.state == states.ABORTED:
-            return _ended(arguments, roll_back(journal, value.id, reason=""))
+            return _ended(arguments, roll_back(journal, value.id, Manner("")))
     wish = {**{key: value for key, value in request.items() if value not in ("", None)}, "op": "rollback"}
     answer = client.start_and_ask(wish, may_repeat=lambda: True)
     if "error" not in answer and not arguments.json:

@@ -76,6 +76,7 @@ class Directory(t.NamedTuple):
     path: bytes
     outside: bool
     contents_left: bool
+    handle: bytes
 
 
 class Observed(t.NamedTuple):
@@ -132,6 +133,7 @@ class Images:
         self._observe = observe
         self._next_directory = next_directory
         self._directories: dict[Key, Directory] = {}
+        self.by_number: dict[int, Directory] = {}
         self._file_systems: set[int] = set(store.by_number)
         self._observed: set[tuple[str, str, int]] = set()
         self._hidden_devices: set[int] = set()
@@ -143,7 +145,9 @@ class Images:
     # -- epochs ----------------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        self._seen_places: set[Where] = set()
+        self.seen_places: set[Where] = set()
+        #: paths of files that were about to be written in place
+        self.written: list[bytes] = []
         self._seen_basic: set[Key] = set()
         self._seen_xattrs: set[Key] = set()
         self._seen_flags: set[Key] = set()
@@ -229,9 +233,11 @@ class Images:
             return None if known.outside else known
         handle = self.reader.handle(fd, b"", AT_EMPTY_PATH)
         path = self.path(fs, handle)
-        known = Directory(self._next_directory, fs, path, below(path, self.outside) or b"/.acid-store" in path, below(path, CONTENTS_LEFT))
+        known = Directory(
+            self._next_directory, fs, path, below(path, self.outside) or b"/.acid-store" in path, below(path, CONTENTS_LEFT), handle
+        )
         self._next_directory += 1
-        self._directories[key] = known
+        self._directories[key] = self.by_number[known.number] = known
         if known.outside:
             return None
         self.log.append(DirectorySeen(known.number, fs.number, handle, path))
@@ -255,7 +261,7 @@ class Images:
         where = (directory.number, name)
         if receives_old:
             self.received_old.add(directory.number)
-        if where in self._seen_places:
+        if where in self.seen_places:
             return False
         if not receives_old and self.born(directory.fs, place.parent) and (found is None or self.born(directory.fs, found)):
             return False
@@ -263,7 +269,7 @@ class Images:
             self.log.append(Entry(self.step, directory.number, 0, directory.fs.number, b"", name))
         else:
             self.log.append(Entry(self.step, directory.number, found.mode, directory.fs.number, self.reader.handle(place.fd, name), name))
-        self._seen_places.add(where)
+        self.seen_places.add(where)
         return True
 
     def touch_parent(self, directory: Directory, place: Place) -> None:
@@ -392,6 +398,7 @@ class Images:
         how, number, data = self._contents(fs, handle, state.size)
         self.log.append(Content(self.step, fs.number, handle, how, number, state.size, data))
         self._seen_contents.add(key)
+        self.written.append(inode.path)
 
     # -- calls in flight -------------------------------------------------------------------------------------------------
 
@@ -456,10 +463,12 @@ class Images:
     def unsettled(self) -> bool:
         return bool(self.flights or self._pending)
 
-    def settle_all(self) -> None:
+    def settle_all(self, threads: t.Collection[int] | None = None) -> None:
+        """The calls of all these threads have ended, or of all there are."""
         for thread in list(self._pending):
-            self.thread = thread
-            self.settle()
+            if threads is None or thread in threads:
+                self.thread = thread
+                self.settle()
 
 
 def read_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The password lock (lckpwdf(3)): who holds it is the only one to write the password files. useradd, passwd and vipw all take it."""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import fcntl
+import os
+import time
+
+_LOCK = "/etc/.pwd.lock"
+#: lckpwdf(3) gives up after this many seconds
+_PATIENCE = 15.0
+
+
+@contextlib.contextmanager
+def locked(path: str = _LOCK, *, patience: float = _PATIENCE) -> collections.abc.Iterator[bool]:
+    """Whether it could be had. A lock file that was not there goes again."""
+    made = False
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        before = os.stat(os.path.dirname(path))
+        fd, made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), True
+    try:
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() > end:
+                    yield False
+                    return
+                time.sleep(0.05)
+            else:
+                yield True
+                return
+    finally:
+        if made:
+            os.unlink(path)
+            os.utime(os.path.dirname(path), ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.close(fd)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A copy of what somebody else has left at a path, before an undo writes over it: in the transaction's store, below `aside`, by its path.
+
+It goes with the transaction's other images when retention ends. Whole directories need no copy: an undo moves them into quarantine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from .. import restore
+from ..restore import proc
+from ..store import copy_data
+from ..trace.images import read_xattrs
+from ..undoing.ground import Ground
+
+FOLDER = b"aside"
+
+
+def keep(ground: Ground, fs: int, fd: int, path: bytes) -> str:
+    """Copy the inode of an O_PATH fd, with all its metadata; where to. Done again, it makes the copy again."""
+    folder = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=ground.staging(fs))
+    try:
+        parts = [FOLDER, *(part for part in path.split(b"/") if part)]
+        for part in parts[:-1]:
+            folder = _enter(folder, part)
+        name = parts[-1]
+        _remove(folder, name)
+        _copy(fd, folder, name)
+        made = ground.file_systems[fs].path_of(folder) + b"/" + name
+        os.fsync(folder)
+        return os.fsdecode(made)
+    finally:
+        os.close(folder)
+
+
+def _enter(folder: int, part: bytes) -> int:
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(part, 0o700, dir_fd=folder)
+        return os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _remove(folder: int, name: bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def _copy(fd: int, folder: int, name: bytes) -> None:
+    info = os.fstat(fd)
+    kind = stat.S_IFMT(info.st_mode)
+    if kind == stat.S_IFLNK:
+        os.symlink(os.readlink(b"", dir_fd=fd), name, dir_fd=folder)
+    elif kind == stat.S_IFREG:
+        source = os.open(proc(fd), os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
+        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        try:
+            copy_data(source, target, info.st_size)
+            os.fsync(target)
+        finally:
+            os.close(source)
+            os.close(target)
+    else:
+        os.mknod(name, info.st_mode, info.st_rdev, dir_fd=folder)
+    new = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.chown(proc(new), info.st_uid, info.st_gid)
+        if kind != stat.S_IFLNK:
+            os.chmod(proc(new), stat.S_IMODE(info.st_mode))
+        restore.set_xattrs(new, read_xattrs(fd))
+        os.utime(proc(new), ns=(info.st_atime_ns, info.st_mtime_ns))
+    finally:
+        os.close(new)

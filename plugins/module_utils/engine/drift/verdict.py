@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is to become of drift: decided once, on the disk before the undo's first change, and the same for an undo that starts again (I5).
+
+    /var/lib/acid/tx/<id>/drift            of the undo of the whole transaction; drift-<epoch>: of one to a savepoint
+
+While `done` is false an undo is under way, or has died: the next one takes this verdict over and asks nothing anew, since what has been
+undone so far looks like drift. When it is done, what was held back is all that the log still has images of, and an undo that is asked for
+later judges anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import collections.abc
+import dataclasses
+import json
+import os
+import typing as t
+
+from ..undo import Held
+from ..wanted import Inode, Place, Wanted
+
+STOP, FORCE, MERGE = "stop", "force", "merge"
+POLICIES = (STOP, FORCE, MERGE)
+
+#: What became of a drifted path.
+LEFT, ASIDE, MERGED = "left", "kept aside", "merged"
+
+
+@dataclasses.dataclass
+class Drift:
+    """A path that somebody else has changed. `kept`: where the copy is. `inside`: see findings.py. `ours`, `theirs`: unified diffs of what
+    the transaction and what the others did to it, as far as known; `both` where the two cannot be told apart."""
+
+    path: str
+    what: str
+    when: str
+    fate: str
+    group: str = ""
+    kept: str = ""
+    inside: str = ""
+    ours: str = ""
+    theirs: str = ""
+    both: str = ""
+
+    def told(self, *, diffs: bool) -> dict[str, str]:
+        names = ("path", "what", "when", "group", "kept", "inside") + (("ours", "theirs", "both") if diffs else ())
+        return {name: value for name in names for value in [getattr(self, name)] if value}
+
+
+@dataclasses.dataclass
+class MergePlan:
+    """`left`: what the step left; `before`: what was before it; `owner`: mode, uid and gid then, None: there was no such file."""
+
+    path: bytes
+    kind: str
+    left: bytes
+    before: bytes
+    owner: tuple[int, int, int] | None
+    places: set[Place] = dataclasses.field(default_factory=set)
+    inodes: set[Inode] = dataclasses.field(default_factory=set)
+
+    def to_json(self) -> dict[str, t.Any]:
+        texts = {key: base64.b64encode(getattr(self, key)).decode() for key in ("path", "left", "before")}
+        return {**texts, "kind": self.kind, "owner": self.owner, "places": _dump(self.places), "inodes": _dump(self.inodes)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, t.Any]) -> MergePlan:
+        path, left, before = (base64.b64decode(data[key]) for key in ("path", "left", "before"))
+        owner = None if data["owner"] is None else t.cast("tuple[int, int, int]", tuple(data["owner"]))
+        return cls(path, data["kind"], left, before, owner, set(_load(data["places"])), set(_load(data["inodes"])))
+
+
+@dataclasses.dataclass
+class Verdict:
+    """`places`, `inodes`: what is held back."""
+
+    policy: str = STOP
+    judged_ns: int = 0
+    places: set[Place] = dataclasses.field(default_factory=set)
+    inodes: set[Inode] = dataclasses.field(default_factory=set)
+    times: dict[Inode, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    #: directories around held places: of these the times are still to be brought back
+    around: set[Inode] = dataclasses.field(default_factory=set)
+    drifts: list[Drift] = dataclasses.field(default_factory=list)
+    merges: list[MergePlan] = dataclasses.field(default_factory=list)
+    #: [path, what, where it is kept]
+    passengers: list[list[str]] = dataclasses.field(default_factory=list)
+    #: paths that did not drift and are held back with one that did
+    with_them: list[str] = dataclasses.field(default_factory=list)
+    clock_set_back_ns: int = 0
+    copied: bool = False
+    begun: bool = False
+    done: bool = False
+    ended_ns: int = 0
+
+    def restrict(self, wanted: Wanted) -> None:
+        """Take out of what an undo is to bring back all that is held or merged."""
+        for place in self.places.union(*(plan.places for plan in self.merges)):
+            wanted.entries.pop(place, None)
+        for inode in self.inodes.union(*(plan.inodes for plan in self.merges)):
+            for images in _of_inodes(wanted):
+                images.pop((inode[0], wanted.inode(*inode)), None)
+        for (fs, handle), (atime, mtime) in self.times.items():
+            inode = fs, wanted.inode(fs, handle)
+            basic = wanted.basics.get(inode)
+            if basic is not None:
+                wanted.basics[inode] = basic._replace(atime=atime, mtime=mtime)
+
+    def held(self, wanted: Wanted) -> Held:
+        """`wanted`: not restricted."""
+        needed = {(fs, wanted.inode(fs, handle)) for fs, handle in self.inodes}
+        for place in self.places:
+            entry = wanted.entries.get(place)
+            if entry is not None and entry.mode:
+                needed.add((entry.fs, wanted.inode(entry.fs, entry.handle)))
+        keeps = ((inode, name) for inode, keep in wanted.keeps.items() for name in (b"%d" % keep.number, b"c%d" % keep.number))
+        contents = ((inode, b"c%d" % content.number) for inode, content in wanted.contents.items())
+        stored = frozenset((inode[0], name) for found in (keeps, contents) for inode, name in found if inode in needed)
+        return Held(tuple(sorted(self.places)), tuple(sorted(self.inodes | self.around)), stored)
+
+    def told(self, *, diffs: bool = False) -> dict[str, t.Any]:
+        """For people and the controller; what there is nothing to tell of is left out. `diffs`: with the contents, which root alone may
+        see."""
+        data: dict[str, t.Any] = {
+            "left": [drift.told(diffs=diffs) for drift in self.drifts if drift.fate == LEFT],
+            "held": self.with_them,
+            "merged": [drift.told(diffs=diffs) for drift in self.drifts if drift.fate == MERGED],
+            "kept_aside": [drift.told(diffs=diffs) for drift in self.drifts if drift.fate == ASIDE],
+            "gone": [{"path": path, "what": what, "kept": where} for path, what, where in self.passengers],
+            "clock_set_back_seconds": round(self.clock_set_back_ns / 1e9, 3),
+        }
+        return {key: value for key, value in data.items() if value}
+
+    def to_json(self) -> dict[str, t.Any]:
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        data["drifts"] = [dataclasses.asdict(drift) for drift in self.drifts]
+        data["places"] = _dump(self.places)
+        data["inodes"] = _dump(self.inodes)
+        data["around"] = _dump(self.around)
+        data["times"] = [[*pair, *times] for pair, times in zip(_dump(self.times), self.times.values())]
+        data["merges"] = [plan.to_json() for plan in self.merges]
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, t.Any]) -> Verdict:
+        known = dict(data)
+        known["places"] = set(_load(known["places"]))
+        known["inodes"] = set(_load(known["inodes"]))
+        known["around"] = set(_load(known["around"]))
+        known["times"] = {(fs, base64.b64decode(handle)): (atime, mtime) for fs, handle, atime, mtime in known["times"]}
+        known["drifts"] = [Drift(**drift) for drift in known["drifts"]]
+        known["merges"] = [MergePlan.from_json(plan) for plan in known["merges"]]
+        return cls(**known)
+
+
+def _of_inodes(wanted: Wanted) -> tuple[dict[Inode, t.Any], ...]:
+    return wanted.basics, wanted.xattrs, wanted.flags, wanted.contents
+
+
+def _dump(keys: collections.abc.Iterable[tuple[int, bytes]]) -> list[list[t.Any]]:
+    return [[number, base64.b64encode(name).decode()] for number, name in keys]
+
+
+def _load(rows: list[list[t.Any]]) -> list[tuple[int, bytes]]:
+    return [(number, base64.b64decode(name)) for number, name in rows]
+
+
+def path_of(directory: str, epoch: int) -> str:
+    return "%s/drift%s" % (directory, "-%d" % epoch if epoch else "")
+
+
+def load(directory: str, epoch: int) -> Verdict | None:
+    try:
+        with open(path_of(directory, epoch), encoding="utf-8") as f:
+            return Verdict.from_json(json.load(f))
+    except FileNotFoundError:
+        return None
+
+
+def save(directory: str, epoch: int, verdict: Verdict) -> None:
+    """On the disk when it returns, whole or not at all."""
+    path = path_of(directory, epoch)
+    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as f:
+        json.dump(verdict.to_json(), f)
+        f.flush()
+        os.fsync(fd)
+    os.rename(path + ".new", path)
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
