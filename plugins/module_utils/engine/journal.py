@@ -59,9 +59,9 @@ CREATE TABLE fs (
 _ADDED = {
     2: """
 CREATE TABLE savepoint_2 (
-    tx TEXT NOT NULL REFERENCES tx(id) ON DELETE CASCADE, name TEXT NOT NULL, epoch INTEGER NOT NULL,
+    tx TEXT NOT NULL REFERENCES tx(id) ON DELETE CASCADE, epoch INTEGER NOT NULL, name TEXT NOT NULL,
     PRIMARY KEY (tx, epoch)) WITHOUT ROWID;
-INSERT INTO savepoint_2 SELECT tx, name, epoch FROM savepoint;
+INSERT INTO savepoint_2 SELECT tx, epoch, name FROM savepoint;
 DROP TABLE savepoint;
 ALTER TABLE savepoint_2 RENAME TO savepoint;
 CREATE TABLE compensation (
@@ -325,7 +325,7 @@ class Journal:
         """Starts an epoch that the savepoint stands before. One of the same name hides the older one until it is gone."""
         with self._write() as db:
             point = Savepoint(name, self.next_epoch(tx))
-            db.execute("INSERT INTO savepoint VALUES (?,?,?)", (tx, name, point.epoch))
+            db.execute("INSERT INTO savepoint (tx, epoch, name) VALUES (?,?,?)", (tx, point.epoch, name))
             return point
 
     def savepoints(self, tx: str) -> list[Savepoint]:
