@@ -37,7 +37,8 @@ options:
       - name: ACID_CONFIRM_TIMEOUT
   durability:
     description: >-
-      V(process) survives the death of any process. V(power), which is to survive a power cut too, is refused by this version.
+      V(process) survives the death of any process. V(power) survives a power cut at any point too: each before-image is on the disk before
+      the change happens, which costs a write to the disk for each path that existed before.
     type: str
     choices:
       - process

@@ -29,8 +29,8 @@ options:
     type: raw
   durability:
     description: >-
-      V(process), as where nothing is said, survives the death of any process. V(power), which is to survive a power cut too, is refused
-      by this version.
+      V(process), as where nothing is said, survives the death of any process. V(power) survives a power cut at any point too, and
+      is slower.
     type: raw
   on_drift:
     description: >-

@@ -88,7 +88,6 @@ NOT_YET: Mapping[str, _Later] = {
     "scope": _Later(("host",), "a transaction over several hosts comes with the coordinator; use 'scope: host'"),
     "group": _Later(("",), "groups of transactions come with the coordinator"),
     "parties": _Later(((),), "further parties come with the coordinator"),
-    "durability": _Later(("process",), "surviving a power cut is not in this version; use 'durability: process'"),
     "volumes": _Later(((),), "volume snapshots are not in this version"),
     "checks": _Later(((),), "checks before commit are not in this version"),
     "observe": _Later((0,), "observing after commit is not in this version"),

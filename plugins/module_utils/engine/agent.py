@@ -35,7 +35,7 @@ from .model import Step, Transaction
 from .rollback import Manner, roll_back, roll_back_to
 from .trace import filter as trace_filter
 from .trace.notify import answer_orphans
-from .tracer import LET_RUN, REFUSE, Slot, Tracer
+from .tracer import LET_RUN, REFUSE, Slots, Tracer
 from .transaction import OpenTransaction
 from .units import AGENT_IDLE
 
@@ -159,16 +159,15 @@ class Agent:
         listeners = self._stored_listeners()
         value = self._journal.open_transaction()
         running = False
-        for name, (fd, slot) in listeners.items():
+        for name, (fd, slots) in listeners.items():
             tx, step = name.split("-", 1)[1].rsplit("-", 2)[:2]
             of_open = value is not None and value.id == tx
             running |= of_open
-            if slot.pending():
-                answer_orphans(fd, [slot.pending()], errno.EIO)
+            answer_orphans(fd, slots.pending(), errno.EIO)
             tracer = Tracer(
                 name=name,
                 fd=fd,
-                slot=slot,
+                slots=slots,
                 lock=threading.Lock(),
                 capture=None,
                 step=int(step),
@@ -192,13 +191,13 @@ class Agent:
             self._end(value.id, Manner(value.reason or "the agent died while a step was running"))
 
     @staticmethod
-    def _stored_listeners() -> dict[str, tuple[int, Slot]]:
+    def _stored_listeners() -> dict[str, tuple[int, Slots]]:
         found = {}
         for name, fds in systemd_notify.stored().items():
-            slots = [fd for fd in fds if stat.S_ISREG(os.fstat(fd).st_mode)]
-            others = [fd for fd in fds if fd not in slots]
+            memory = [fd for fd in fds if stat.S_ISREG(os.fstat(fd).st_mode)]
+            others = [fd for fd in fds if fd not in memory]
             if name.startswith("acid-") and others:
-                found[name] = (others[0], Slot(slots[0] if slots else -1))
+                found[name] = (others[0], Slots(memory[0] if memory else -1))
         return found
 
     def _tracer_ended(self, tracer: Tracer) -> None:
@@ -260,7 +259,7 @@ class Agent:
         if kind != b"L" or fd < 0:
             return
         tracer = transaction.attach(step, process, fd, self._tracer_ended)
-        systemd_notify.store(tracer.name, [fd, tracer.slot.fd])
+        systemd_notify.store(tracer.name, [fd, tracer.slots.fd])
         client.send(b"K")
         self._wake()
 

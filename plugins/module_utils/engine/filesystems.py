@@ -9,10 +9,11 @@ An inode is named by (file system, handle), so a step may live in any mount name
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import typing as t
 
-from . import kernel
+from . import ext4, kernel
 
 #: Images are taken.
 TRACED = "traced"
@@ -136,8 +137,6 @@ def policy(fstype: bytes) -> str:
 class FileSystem:
     """One file system: its place among the host's mounts and the fd through which its inodes are opened by handle."""
 
-    __slots__ = ("number", "dev", "fstype", "mount_point", "mount_fd", "policy", "birth_times", "links", "shared_mount", "store_fd")
-
     def __init__(self, number: int, dev: int, fstype: bytes, mount_point: bytes) -> None:
         self.number, self.dev, self.fstype, self.mount_point = number, dev, fstype, mount_point
         self.policy = policy(fstype)
@@ -147,6 +146,13 @@ class FileSystem:
         self.shared_mount = mount_point == b"/"
         self.mount_fd = -1
         self.store_fd = -1
+
+    @functools.cached_property
+    def orders_metadata(self) -> bool:
+        """Whether its journal brings changes of metadata to the disk in the order in which they were made: then a link into the store is
+        there whenever the unlink after it is. XFS's log does; ext4's does unless it has no journal or fast commits, which are per
+        inode; what btrfs logs at an fsync is per inode too."""
+        return self.fstype == b"xfs" or (self.fstype == b"ext4" and ext4.journals_in_order(self.dev))
 
     def open_mount(self) -> None:
         if self.mount_fd < 0:

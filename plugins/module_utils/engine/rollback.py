@@ -34,7 +34,7 @@ from .probes.base import Circumstances, Image, Outcome, Probe
 from .probes.registry import Probes
 from .report import summary
 from .store import STATE, Store
-from .transaction import OpenTransaction, boot_id, directory_of
+from .transaction import OpenTransaction, boot_id, directory_of, is_durable
 from .undo import undo
 from .undolog import UndoRun, Writer
 from .wanted import Wanted, read
@@ -75,7 +75,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         journal.set_state(tx, states.ABORTING, reason=manner.reason)
     for kind in (DIFFERS, MOOT):
         journal.drop_notes(tx, kind)
-    store = Store(tx)
+    store = Store(tx, durable=is_durable(value))
     try:
         wanted, log, cut = _read_log(journal, tx)
     except JournalDamaged as error:
@@ -172,18 +172,21 @@ def _counted(journal: Journal, tx: str) -> dict[int, int]:
 
 
 def _read_log(journal: Journal, tx: str) -> tuple[Wanted, Writer, bool]:
-    """The log, verified (I7). After a power cut its unsynced end may be missing, or HEAD may lead it: with `durability: process` what is
-    whole is
-    undone, and that it may not be all is said."""
-    directory = directory_of(tx)
+    """The log, verified (I7), and whether its end may be missing. After a power cut what follows its last whole record was never relied on;
+    with `durability: process` HEAD may even lead it: what is whole is undone, and that it may not be all is said."""
+    directory, value = directory_of(tx), journal.get(tx)
+    same_boot = value.boot_id == boot_id()
+    if not same_boot and is_durable(value):
+        wanted = read(directory, after_power_cut=True, synced=True)
+        return wanted, Writer.resume(directory, after_power_cut=True, synced=True), False
     try:
         return read(directory), Writer.resume(directory), False
     except JournalDamaged:
-        if journal.get(tx).boot_id == boot_id():
+        if same_boot:
             raise
-        found = read(directory, after_power_cut=True), Writer.resume(directory, after_power_cut=True), True
+        found = read(directory, after_power_cut=True), Writer.resume(directory, after_power_cut=True)
         journal.note(tx, DIFFERS, "the host lost power: changes of the last seconds before it may have no image, and are then not undone")
-        return found
+        return (*found, True)
 
 
 def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner) -> Summary:

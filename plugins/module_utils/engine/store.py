@@ -28,7 +28,8 @@ _CHUNK = 1 << 20
 class Store:
     """Images of the transaction `tx`. Not thread-safe: the caller holds the transaction's lock."""
 
-    def __init__(self, tx: str, *, state: str = STATE) -> None:
+    def __init__(self, tx: str, *, state: str = STATE, durable: bool = False) -> None:
+        self.durable = durable
         self._tx, self._state = tx.encode(), state.encode()
         self._by_dev: dict[int, FileSystem | None] = {}
         self.by_number: dict[int, FileSystem] = {}
@@ -131,6 +132,7 @@ class Store:
         if fs.shared_mount and dirfd >= 0:
             try:
                 os.link(name, target, src_dir_fd=dirfd, dst_dir_fd=directory, follow_symlinks=False)
+                self._order(fs)
                 return number
             except OSError as error:
                 if error.errno != errno.EXDEV:
@@ -140,7 +142,14 @@ class Store:
             kernel.link_fd(fd, directory, target)
         finally:
             os.close(fd)
+        self._order(fs)
         return number
+
+    def _order(self, fs: FileSystem) -> None:
+        """With `durability: power`: what was made in the store reaches the disk before the change that it is for. A file system that
+        journals metadata in order sees to that itself."""
+        if self.durable and not fs.orders_metadata:
+            os.fsync(self.directory(fs))
 
     def links_of(self, fs: FileSystem, number: int) -> int:
         """Link count of the kept inode `number`."""
@@ -157,6 +166,9 @@ class Store:
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
         try:
             copy_data(source, target, size)
+            if self.durable:
+                os.fsync(target)
+                self._order(fs)
         except OSError as error:
             os.unlink(name, dir_fd=directory)
             if error.errno in _FULL:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import threading
 import traceback
 import typing as t
@@ -18,28 +17,28 @@ import typing as t
 from .errors import AcidError
 from .trace.calls import AUDIT_AARCH64, AUDIT_I386, AUDIT_X86_64, MACHINES, Call
 from .trace.capture import Capture
-from .trace.notify import Gone, Listener
+from .trace.notify import BATCH, Gone, Listener
 from .trace.resolve import Resolver
 
 CAPTURE, LET_RUN, REFUSE = "capture", "let run", "refuse"
 _KNOWN = (AUDIT_X86_64, AUDIT_AARCH64, AUDIT_I386)
 
 
-class Slot:
-    """Eight bytes of shared memory for the id of the call under way; its descriptor outlives the agent in systemd's store."""
+class Slots:
+    """Shared memory for the ids of the calls under way; its descriptor outlives the agent in systemd's store."""
 
     def __init__(self, fd: int = -1) -> None:
         import mmap
 
         if fd < 0:
-            fd = os.memfd_create("acid-slot", os.MFD_CLOEXEC)
-            os.ftruncate(fd, 8)
+            fd = os.memfd_create("acid-slots", os.MFD_CLOEXEC)
+        os.ftruncate(fd, 8 * BATCH)
         self.fd = fd
-        self._map = mmap.mmap(fd, 8)
+        self._map = mmap.mmap(fd, 8 * BATCH)
         self.view = memoryview(self._map)
 
-    def pending(self) -> int:
-        return int.from_bytes(self.view, sys.byteorder)
+    def pending(self) -> list[int]:
+        return [id_ for id_ in self.view.cast("Q").tolist() if id_]
 
     def close(self) -> None:
         self.view.release()
@@ -55,29 +54,31 @@ class Tracer(threading.Thread):
         *,
         name: str,
         fd: int,
-        slot: Slot,
+        slots: Slots,
         lock: threading.Lock,
         capture: Capture | None,
         step: int,
         mode: str,
         failed: t.Callable[[int, str], None],
+        lost: t.Callable[[str], None] | None = None,
         ended: t.Callable[[Tracer], None],
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self.fd, self.slot, self.step, self.mode = fd, slot, step, mode
+        self.fd, self.slots, self.step, self.mode = fd, slots, step, mode
         self.resolver: Resolver | None = capture.resolver() if capture is not None else None
         self._lock, self._capture = lock, capture
-        self._failed, self._ended = failed, ended
-        self._listener = Listener(fd, slot.view)
+        self._failed, self._lost, self._ended = failed, lost, ended
+        self._listener = Listener(fd, slots.view)
         #: threads that made a traced call: they can be found again when they left the step's cgroup
         self.threads: set[int] = set()
         machine = MACHINES[os.uname().machine]
         self._calls: dict[tuple[int, int], Call] = {(abi.audit, number): call for abi in machine for number, call in abi.calls.items()}
 
     def run(self) -> None:
+        serve = self._several if self._capture is not None and self._capture.durable else self._one
         try:
             while True:
-                self._one()
+                serve()
         except Gone:
             pass
         finally:
@@ -85,17 +86,43 @@ class Tracer(threading.Thread):
 
     def _one(self) -> None:
         note = self._listener.receive()
-        self.threads.add(note.thread)
         with self._lock:
-            number = 0
-            if self.mode == REFUSE:
-                number = errno.EIO
-            elif self.mode == CAPTURE:
-                number = self._image(note)
+            number = self._judge(note)
         if number:
             self._listener.refuse(note.id, number)
         else:
             self._listener.proceed(note.id)
+
+    def _several(self) -> None:
+        """`durability: power`: one write to the disk for all calls that wait."""
+        notes = self._listener.receive_all()
+        with self._lock:
+            numbers = [self._judge(note) for note in notes]
+            if self.mode == CAPTURE and not self._on_the_disk():
+                numbers = [errno.EIO] * len(notes)
+        for slot, (note, number) in enumerate(zip(notes, numbers)):
+            if number:
+                self._listener.refuse(note.id, number, slot)
+            else:
+                self._listener.proceed(note.id, slot)
+
+    def _on_the_disk(self) -> bool:
+        """Whether all images are. When the disk failed once it is not asked again: what it dropped it would not name (I1)."""
+        try:
+            if self._capture is not None:
+                self._capture.sync()
+        except (OSError, AcidError) as error:
+            if self._lost is not None:
+                self._lost(str(error))
+            return False
+        return True
+
+    def _judge(self, note: t.Any) -> int:
+        """The errno to answer; 0 lets the call run."""
+        self.threads.add(note.thread)
+        if self.mode == CAPTURE:
+            return self._image(note)
+        return errno.EIO if self.mode == REFUSE else 0
 
     def _image(self, note: t.Any) -> int:
         """Take the images; the errno to answer when that failed: no image, no change."""

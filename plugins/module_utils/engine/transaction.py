@@ -29,7 +29,7 @@ from .report import summary
 from .store import STATE, Store
 from .trace.capture import Capture
 from .trace.images import Images, Observed
-from .tracer import CAPTURE, LET_RUN, REFUSE, Slot, Tracer
+from .tracer import CAPTURE, LET_RUN, REFUSE, Slots, Tracer
 from .undolog import Writer
 from .wanted import read
 
@@ -44,6 +44,11 @@ def directory_of(tx: str, state: str = STATE) -> str:
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
         return f.read().strip()
+
+
+def is_durable(value: Transaction) -> bool:
+    """Whether its images are on the disk before the changes happen."""
+    return value.options.get("durability") == "power"
 
 
 def own_hash() -> str:
@@ -89,7 +94,7 @@ class OpenTransaction:
             directory = directory_of(value.id)
             os.makedirs(directory, 0o700)
             log = Writer.create(directory)
-            self = cls(journal, value, log, Store(value.id), next_directory=1)
+            self = cls(journal, value, log, Store(value.id, durable=is_durable(value)), next_directory=1)
             self.capture.epoch(0, 0)
             self._capture_probes(0)
             log.write_head(durable=True)
@@ -106,7 +111,7 @@ class OpenTransaction:
         """After the agent died between steps: go on where the log ends."""
         directory = directory_of(value.id)
         wanted = read(directory)
-        log, store = Writer.resume(directory), Store(value.id)
+        log, store = Writer.resume(directory), Store(value.id, durable=is_durable(value))
         for seen in wanted.file_systems.values():
             store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
         store.next_number = wanted.next_number
@@ -157,12 +162,13 @@ class OpenTransaction:
         tracer = Tracer(
             name=name,
             fd=fd,
-            slot=Slot(),
+            slots=Slots(),
             lock=self.lock,
             capture=self.capture,
             step=step.n,
             mode=REFUSE if self.doomed else CAPTURE,
             failed=self._failed,
+            lost=self._lost,
             ended=ended,
         )
         self.mains[os.pidfd_open(process)] = step.n
@@ -217,6 +223,8 @@ class OpenTransaction:
             return
         if self._digested != self.step.n:
             self._note_left(self.step.n)
+        if self.store.durable:
+            self.log.sync()  # HEAD may lag on the disk, and must not lead
         self.log.write_head()
         for seen in self._observations:
             self.journal.note(self.id, seen.kind, seen.text, step=seen.step or None)
@@ -233,13 +241,20 @@ class OpenTransaction:
         """No image could be taken: the call was answered EIO, and nothing happened."""
         self._observations.append(Observed(IRREVERSIBLE, "refused with EIO, nothing changed: " + reason, step))
 
+    def _lost(self, reason: str) -> None:
+        """Images may not have reached the disk. The tracer that says so holds the lock."""
+        self._doom(reason)
+
     # -- the end ---------------------------------------------------------------------------------------------------------
 
     def doom(self, reason: str) -> None:
         with self.lock:
-            self.doomed = self.doomed or reason
-            for tracer in self.tracers:
-                tracer.mode = REFUSE
+            self._doom(reason)
+
+    def _doom(self, reason: str) -> None:
+        self.doomed = self.doomed or reason
+        for tracer in self.tracers:
+            tracer.mode = REFUSE
         self.journal.set_state(self.id, states.DOOMED, reason=reason)
 
     def _refuse_unless_going_on(self) -> None:

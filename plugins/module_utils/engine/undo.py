@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import typing as t
 
+from . import kernel
 from .store import Store, names_in, unlink_locked
 from .undoing.ground import Ground, Outcome
 from .undoing.inodes import Inodes
@@ -45,9 +46,11 @@ def undo(store: Store, log: Writer, wanted: Wanted, *, epoch: int, held: Held = 
         known = {line.split(": ")[0] for line in ground.outcome.differs} | set(ground.outcome.moot)
         places.verify(known)
         inodes.verify(known)
+        for fs in ground.file_systems.values():  # what was undone is on the disk before its images go, and before anybody says so
+            kernel.syncfs(fs.mount_fd)
         if not ground.outcome.differs:
             log.append(Undone(epoch, held.places, held.inodes))
-            log.write_head()
+            log.write_head(durable=True)
             drop_images(ground, held.stored)
     finally:
         ground.close()

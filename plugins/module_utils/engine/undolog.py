@@ -377,6 +377,7 @@ class Writer:
         self._directory, self._fd = directory, fd
         self._window = Window(fd, os.fstat(fd).st_size)
         self.count, self._chain = head
+        self._synced = 0
 
     @classmethod
     def create(cls, directory: str) -> Writer:
@@ -386,9 +387,9 @@ class Writer:
         return writer
 
     @classmethod
-    def resume(cls, directory: str, *, after_power_cut: bool = False) -> Writer:
+    def resume(cls, directory: str, *, after_power_cut: bool = False, synced: bool = False) -> Writer:
         """Go on after a crash: verify, cut a torn tail, append behind it."""
-        reader = Reader(directory, after_power_cut=after_power_cut)
+        reader = Reader(directory, after_power_cut=after_power_cut, synced=synced)
         for _record in reader:
             pass
         fd = os.open(directory + "/log", os.O_RDWR | os.O_CLOEXEC)
@@ -419,10 +420,22 @@ class Writer:
         self.count += 1
         self._chain = chain
 
+    def sync(self) -> None:
+        """All records are on the disk when this returns. After an error nothing can be said of them any more: do not try it again."""
+        if self._synced == self.count:
+            return
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise JournalUnwritable(
+                "undo log %s/log does not reach the disk: %s" % (self._directory, error.strerror), hint="See to the disk, then roll back."
+            ) from error
+        self._synced = self.count
+
     def write_head(self, *, durable: bool = False) -> None:
         """HEAD lags the log and never leads it: with `durable` the log reaches the disk first, then HEAD."""
         if durable:
-            os.fsync(self._fd)
+            self.sync()
         fd = os.open(self._directory + "/head", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.pwrite(fd, _HEAD.pack(_MAGIC, self.count, self._chain), 0)
@@ -439,11 +452,13 @@ class Writer:
 class Reader:
     """Iterates over a log's records, oldest first, verifying numbers and chain; at the end also HEAD.
 
-    `after_power_cut`: end at the first frame that is not whole, and do not ask HEAD: neither was synced with `durability: process`.
+    `after_power_cut`: end at the first frame that is not whole. `synced`: HEAD never led the disk; without (`durability: process`) it is
+    not asked after a power cut.
     """
 
-    def __init__(self, directory: str, *, after_power_cut: bool = False) -> None:
+    def __init__(self, directory: str, *, after_power_cut: bool = False, synced: bool = False) -> None:
         self._directory, self._lenient = directory, after_power_cut
+        self._asks_head = synced or not after_power_cut
         self.count, self.chain, self.good_bytes = 0, bytes(_CHAIN), 0
 
     def _head(self) -> Head:
@@ -462,7 +477,7 @@ class Reader:
         )
 
     def __iter__(self) -> t.Iterator[Image]:
-        head = Head(0, bytes(_CHAIN)) if self._lenient else self._head()
+        head = self._head() if self._asks_head else Head(0, bytes(_CHAIN))
         try:
             log = open(self._directory + "/log", "rb", buffering=1 << 20)  # noqa: SIM115  (closed by the with below)
         except OSError as error:

@@ -171,11 +171,12 @@ class _Held:
         return isinstance(image, (Left, LeftContent))
 
 
-def read(directory: str, *, epoch: int = 0, until: int | None = None, after_power_cut: bool = False) -> Wanted:
+def read(directory: str, *, epoch: int = 0, until: int | None = None, after_power_cut: bool = False, synced: bool = False) -> Wanted:
     """The state at the start of `epoch`, from the log in `directory`. `until`: leave out images of that epoch and later (for a
-    step's own changes). JournalDamaged before anything is returned when the log fails its checks (I7). `after_power_cut`: as Reader's."""
+    step's own changes). JournalDamaged before anything is returned when the log fails its checks (I7). `after_power_cut`, `synced`: as
+    Reader's."""
     wanted, epochs = Wanted(), _Epochs(epoch)
-    reader = Reader(directory, after_power_cut=after_power_cut)
+    reader = Reader(directory, after_power_cut=after_power_cut, synced=synced)
     for record in reader:
         if isinstance(record, EpochStarted):
             epochs.epoch = record.epoch

@@ -119,8 +119,8 @@ def _begin(arguments: argparse.Namespace) -> int:
     health.check()
     request = request_of(arguments)
     options = dict(request.get("options") or {})
-    if options.get("durability", "process") != "process":
-        raise Usage("durability: %s is not supported by this version." % options["durability"], hint="Use durability: process.")
+    if options.get("durability", "process") not in ("process", "power"):
+        raise Usage("durability: %s is none of process, power." % options["durability"])
     choose(options.get("probes"))
     named = [*options.get("exclude", []), *request.get("exclude", [])]
     options["exclude"] = [path for path in map(os.path.expanduser, named) if path.startswith("/")]  # only the host knows its homes

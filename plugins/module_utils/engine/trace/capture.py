@@ -70,6 +70,14 @@ class Capture:
         except Elsewhere:
             images.tell("irreversible", "%s on a FUSE or network file system" % call.name)
 
+    @property
+    def durable(self) -> bool:
+        """Whether images must be on the disk before the change is let happen (`durability: power`)."""
+        return self.images.store.durable
+
+    def sync(self) -> None:
+        self.images.log.sync()
+
     def settle(self) -> None:
         """No call is under way: a step has ended."""
         self._caller.workplace.let_go()

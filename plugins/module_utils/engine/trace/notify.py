@@ -5,7 +5,8 @@
     listener = Listener(fd);  note = listener.receive();  listener.answer(note.id, 0)
 
 Each id is written to a slot of shared memory before anything else happens with it, and cleared after the answer: an agent that dies in
-between leaves the id to its successor, which answers EIO (TRACE.md 10). Without that the caller would wait for ever.
+between leaves the id to its successor, which answers EIO (TRACE.md 10). Without that the caller would wait for ever. There are BATCH
+slots: so many calls may be received before the first of them is answered.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _CONTINUE, _SYNC_WAKE_UP = 1, 1
 _NOTE = struct.Struct("<QI4xiI8x6Q")  # struct seccomp_notif: id, pid, nr, arch, args
 _ANSWER = struct.Struct("<QqiI")
 _ZERO = bytes(80)
+#: calls of one listener that are handled together where each group needs a write to the disk
+BATCH = 16
 
 
 class Note(t.NamedTuple):
@@ -52,10 +55,11 @@ def blocking_receive_ends() -> bool:
 
 
 class Listener:
-    """One step's listener. `slot` is a writable buffer of 8 bytes for the id under way."""
+    """One step's listener. `slots` is a writable buffer of 8 bytes for each of BATCH ids under way."""
 
-    def __init__(self, fd: int, slot: memoryview) -> None:
-        self.fd, self._slot = fd, slot
+    def __init__(self, fd: int, slots: memoryview) -> None:
+        self.fd, self._slots = fd, slots
+        self._waiting: select.poll | None = None
         self._received, self._answer = bytearray(80), bytearray(24)
         self._poll: select.poll | None = None
         if not blocking_receive_ends():
@@ -65,7 +69,20 @@ class Listener:
         # the request number does not fit its signed int on older Pythons.
         kernel.libc.ioctl(fd, ctypes.c_ulong(_SET_FLAGS), ctypes.c_ulong(_SYNC_WAKE_UP))
 
-    def receive(self) -> Note:
+    def receive_all(self) -> list[Note]:
+        """The next call, and those that wait already, BATCH at most."""
+        notes = [self.receive()]
+        if self._waiting is None:
+            self._waiting = select.poll()
+            self._waiting.register(self.fd, select.POLLIN)
+        try:
+            while len(notes) < BATCH and any(event & select.POLLIN for _fd, event in self._waiting.poll(0)):
+                notes.append(self.receive(len(notes)))
+        except Gone:
+            pass  # to be met again when these are answered
+        return notes
+
+    def receive(self, slot: int = 0) -> Note:
         """The next call; waits for it. Gone when there will be none."""
         buffer = self._received
         while True:
@@ -84,7 +101,7 @@ class Listener:
                         raise Gone from None
                     continue  # the caller died between the wake-up and the receive
                 raise Gone from error
-            self._slot[:8] = buffer[:8]
+            self._slots[slot * 8 : slot * 8 + 8] = buffer[:8]
             fields = _NOTE.unpack(buffer)
             return _new_note((*fields[:4], fields[4:]))
 
@@ -94,21 +111,21 @@ class Listener:
         events = poll.poll(0)
         return bool(events) and not events[0][1] & select.POLLIN
 
-    def proceed(self, id_: int) -> None:
+    def proceed(self, id_: int, slot: int = 0) -> None:
         """Let the kernel run the call as it is."""
-        self._send(_ANSWER.pack(id_, 0, 0, _CONTINUE))
+        self._send(_ANSWER.pack(id_, 0, 0, _CONTINUE), slot)
 
-    def refuse(self, id_: int, number: int) -> None:
+    def refuse(self, id_: int, number: int, slot: int = 0) -> None:
         """Make the call fail with errno `number`."""
-        self._send(_ANSWER.pack(id_, 0, -number, 0))
+        self._send(_ANSWER.pack(id_, 0, -number, 0), slot)
 
-    def _send(self, answer: bytes) -> None:
+    def _send(self, answer: bytes, slot: int) -> None:
         try:
             fcntl.ioctl(self.fd, _SEND, answer)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
                 raise
-        self._slot[:8] = _ZERO[:8]
+        self._slots[slot * 8 : slot * 8 + 8] = _ZERO[:8]
 
 
 def answer_orphans(fd: int, ids: t.Iterable[int], number: int) -> None:

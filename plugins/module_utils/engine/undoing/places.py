@@ -235,6 +235,8 @@ class Places:
             restore.set_basic(fd, basic)
             restore.set_xattrs(fd, self._wanted.xattrs_of(inode) or ())
             restore.set_times(fd, basic)
+            if self._ground.store.durable:
+                os.fsync(fd)  # its Alias may be on the disk before its data
             if kernel.get_flags(fd) == self._wanted.flags_of(inode) and not restore.differences(fd, basic, None, sized=True):
                 self.finished.add(inode)
         finally:
