@@ -6,8 +6,9 @@
         box.cut()                                               what was not on the disk is gone, and all processes
         box.boot([...])                                         another boot of the same disk
 
-A power cut is FS_IOC_SHUTDOWN without a flush of the journal, then SIGKILL to all, unmount, mount: what the file system had not submitted to
-its device is lost. The device is a loop file, which loses and reorders nothing of what it was given, so a missing barrier is not found.
+A power cut is FS_IOC_SHUTDOWN without a flush of the journal, then SIGKILL to all, unmount, mount: what the file system had not
+submitted to its device is lost. The device is a loop file, which loses and reorders nothing of what it was given, so a missing barrier is
+not found.
 Everything happens in a mount namespace of the caller (enter_namespace) and a process namespace for each boot.
 """
 
@@ -35,11 +36,14 @@ R=$1; shift
 for d in usr etc; do mount --rbind -o ro /$d "$R/$d"; done
 mount -t tmpfs none "$R/usr/local"; mkdir "$R/usr/local/lib" "$R/usr/local/sbin"
 mount -t tmpfs none "$R/etc/systemd"; mkdir "$R/etc/systemd/system"
-mount -t proc proc "$R/proc"; mount --rbind /sys "$R/sys"; mount --rbind /dev "$R/dev"; mount -t tmpfs none "$R/run"; mount -t tmpfs none "$R/tmp"
+mount -t proc proc "$R/proc"; mount --rbind /sys "$R/sys"; mount --rbind /dev "$R/dev"
+mount -t tmpfs none "$R/run"; mount -t tmpfs none "$R/tmp"
 mount --bind "$R/../boot_id" "$R/proc/sys/kernel/random/boot_id"
 mount -t tmpfs none "$R/opt"; mkdir "$R/opt/inbox"
 cp -r "$R/../inbox/." "$R/opt/inbox/"
-chroot "$R" python3 -IS /opt/inbox/installer.py /opt/inbox/engine.tgz "$(cat "$R/../inbox/hash")" /usr/local/lib/acid /usr/local/sbin/acidctl >&2
+set -- /usr/local/lib/acid /usr/local/sbin/acidctl "$@"
+chroot "$R" python3 -IS /opt/inbox/installer.py /opt/inbox/engine.tgz "$(cat "$R/../inbox/hash")" "$1" "$2" >&2
+shift 2
 exec chroot "$R" "$@"
 """
 
@@ -122,19 +126,22 @@ class Box:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
         return self._process
 
-    def end(self) -> None:
-        """SIGKILL to all in the box."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+    def end(self) -> tuple[str, str]:
+        """SIGKILL to all in the box. What its process had printed and nobody had read."""
+        if self._process is None:
+            return "", ""
+        self._process.kill()
+        said = self._process.communicate()
+        self._process = None
+        return said
 
-    def cut(self) -> None:
-        """The power goes: nothing more reaches the disk from here on."""
+    def cut(self) -> tuple[str, str]:
+        """The power goes: nothing more reaches the disk from here on. What the box's process had printed, as `end`."""
         fd = os.open(self.root, os.O_RDONLY)
         try:
             fcntl.ioctl(fd, _SHUTDOWN, _NOLOGFLUSH.to_bytes(4, "little"))
         finally:
             os.close(fd)
-        self.end()
+        said = self.end()
         self._unmount()
+        return said

@@ -32,7 +32,7 @@ class Trial:
     def __init__(self, box: Box, seed: int, durability: str, mean: dict[str, float]) -> None:
         self._box, self._seed, self._durability, self._mean = box, seed, durability, mean
         self._chosen = random.Random(seed ^ 0x5EED)
-        self.cuts = 0
+        self.cuts, self._errors = 0, ""
         self.seen: list[str] = []
 
     def run(self) -> list[str]:
@@ -80,27 +80,11 @@ class Trial:
             start = time.monotonic()
         time.sleep(self._chosen.random() * 1.1 * self._mean[phase])
         ended = process.poll() is not None
-        self._box_cut()
+        out, self._errors = self._box.cut()
         self.cuts += 1
         if ended:
             self._mean[phase] += 0.2 * (time.monotonic() - start - self._mean[phase])
-        self._errors = self._rest_errors
-        events += [json.loads(line) for line in self._rest_out.splitlines() if line.endswith("}")]
-        return events
-
-    def _box_cut(self) -> None:
-        process = self._box._process
-        assert process is not None
-        import fcntl
-        import os
-
-        fd = os.open(self._box.root, os.O_RDONLY)
-        fcntl.ioctl(fd, 0x8004587D, (2).to_bytes(4, "little"))
-        os.close(fd)
-        process.kill()
-        self._rest_out, self._rest_errors = process.communicate()
-        self._box._process = None
-        self._box._unmount()
+        return events + [json.loads(line) for line in out.splitlines() if line.endswith("}")]
 
 
 def _but_kept_links(lines: list[str]) -> list[str]:
@@ -130,8 +114,8 @@ def main() -> int:
                 failed += 1
                 print(json.dumps({"seed": seed, "problems": problems, "last event": trial.seen}), flush=True)
     seconds = round(time.monotonic() - start, 1)
-    print(json.dumps({"fs": arguments.fs, "durability": arguments.durability, "seed": first, "trials": arguments.count, "cuts": cuts,
-                      "torn": failed, "last event before the cut": phases, "seconds": seconds}))
+    total = {"fs": arguments.fs, "durability": arguments.durability, "seed": first, "trials": arguments.count, "cuts": cuts, "torn": failed}
+    print(json.dumps({**total, "last event before the cut": phases, "seconds": seconds}))
     return 1 if failed else 0
 
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -24,8 +25,17 @@ import undo_random
 from undo_random import BASE, answered, step
 
 ACIDCTL = "/usr/local/sbin/acidctl"
-# without systemd acidctl starts the agent
-undo_random.subprocess = type("Starts", (), {"run": staticmethod(lambda *_a, **_k: subprocess.run([ACIDCTL, "health", "--json"], capture_output=True))})  # type: ignore[assignment]
+
+
+class WithoutSystemd:
+    """Where undo_random asks systemd for an agent, acidctl starts one."""
+
+    @staticmethod
+    def run(_command: object, **_options: object) -> object:
+        return subprocess.run([ACIDCTL, "health", "--json"], capture_output=True, check=False)
+
+
+undo_random.subprocess = WithoutSystemd  # type: ignore[assignment]
 
 
 def say(**event: object) -> None:
@@ -41,8 +51,6 @@ def run(seed: int, durability: str) -> None:
     os.sync()
     say(event="before", tree=tree.look(BASE))
     begin = {"name": "cut", "owner": "cut", "options": {"probes": ["hostname"], "durability": durability}}
-    import base64
-
     request = base64.b64encode(json.dumps(begin).encode()).decode()
     done = subprocess.run([ACIDCTL, "begin", "--json", "--request", request], capture_output=True, text=True, check=False)
     begun = json.loads(done.stdout or "{}")
