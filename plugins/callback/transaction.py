@@ -16,6 +16,9 @@ description:
   - When a host fails or becomes unreachable, it is taken back to what it was before the play; the other hosts keep their changes.
   - A play turns it off with the variable C(acid_transaction=false), or sets options with C(acid_transaction) as a mapping.
   - Where a transaction cannot be had (no root, no suitable Python, a connection that cannot carry it) the host fails before its first task.
+  - The variable C(acid_savepoint) on a block or task sets a savepoint before the first task that carries it; M(acid.host.tx_rollback) in a
+    C(rescue) goes back to it.
+  - The variable C(acid_compensate) on a task is a task, or a list of tasks, that undoes what of it is out of the host's reach.
   - A recap with one line a host is printed on stderr after the play.
   - The outcome is also in the custom stats, under the key C(acid).
 notes:

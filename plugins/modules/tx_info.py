@@ -75,6 +75,10 @@ journal:
     open:
       description: The transaction that is open on the host, whoever holds it.
       type: dict
+    debts:
+      description: Ids of the transactions whose compensations are owed.
+      type: list
+      elements: str
 error_class:
   description: The class of the error, for scripts.
   returned: on failure

@@ -16,6 +16,8 @@ description:
   - With O(to) it undoes only what came after that savepoint, and the transaction stays open.
   - With O(tx) it undoes a transaction that was committed before, as long as its images are kept.
   - Rolling back what is rolled back already changes nothing and succeeds.
+  - Compensations of the steps that are undone are run in their places of the reverse order. Of a transaction whose compensations are owed
+    or have failed, O(tx) runs those.
 extends_documentation_fragment:
   - acid.host.tx
 options:
@@ -83,9 +85,13 @@ summary:
       type: list
       elements: str
     differs:
-      description: What differs from before, because somebody else changed it meanwhile.
+      description: What differs from before, and compensations that have not succeeded.
       type: list
       elements: str
+    compensations:
+      description: The compensations of the transaction, each with C(name), C(state), C(attempts) and C(reason). Left out where there are none.
+      type: list
+      elements: dict
     seconds:
       description: How long the undo took.
       type: float

@@ -14,11 +14,12 @@ author:
 description:
   - M(acid.host.tx_rollback) with O(acid.host.tx_rollback#module:to) undoes what came after it.
   - Works in transactions of M(acid.host.tx_begin) and in those that the callback holds.
+  - With the callback, the variable C(acid_savepoint) on a block or task does the same, before the first task that carries it.
 extends_documentation_fragment:
   - acid.host.tx
 options:
   name:
-    description: The savepoint's name. A name that is used again moves the savepoint.
+    description: The savepoint's name. Of several with one name the newest counts, until it has itself been undone.
     type: str
     required: true
 """

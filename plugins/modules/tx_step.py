@@ -39,9 +39,13 @@ options:
       - none
     default: trace
   compensate:
-    description: Not in this version; anything given is refused.
-    type: list
-    elements: dict
+    description:
+      - A task, or a list of tasks, that undoes what of the wrapped task is out of the engine's reach, or C("{{ name }}") of a variable that has them.
+      - It is stored before the task runs, and runs when an undo has come to this step, before the step's own files are undone.
+      - The wrapped task's result is C(acid_result) there.
+      - It is tried four times. With the controller gone, V(command) and V(shell) tasks of the host itself are run by the host; others
+        are debts, which the playbook C(acid.host.recover) pays.
+    type: raw
 """
 
 EXAMPLES = r"""
@@ -69,6 +73,32 @@ EXAMPLES = r"""
       changed_when: false
     - name: Undo them
       acid.host.tx_rollback:
+
+- name: A step that is undone elsewhere too
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Begin
+      acid.host.tx_begin:
+    - name: Register the host
+      acid.host.tx_step:
+        task:
+          ansible.builtin.command: echo 4711
+        compensate:
+          - name: Take it off the list
+            ansible.builtin.command: echo "{{ acid_result.stdout }} is gone"
+            delegate_to: localhost
+            register: said
+          - name: See that it is
+            ansible.builtin.assert:
+              that: said.stdout == '4711 is gone'
+      changed_when: true
+    - name: Undo it
+      acid.host.tx_rollback:
+      register: undone
+    - name: It was compensated
+      ansible.builtin.assert:
+        that: undone.summary.compensations | map(attribute='state') == ['PAID']
 """
 
 RETURN = r"""
