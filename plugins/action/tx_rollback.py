@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
 from ansible_collections.acid.host.plugins.plugin_utils import lifecycle
 from ansible_collections.acid.host.plugins.plugin_utils.tx_action import TxAction
 
@@ -39,4 +40,16 @@ class ActionModule(TxAction):
             if arguments["_held_by"] != current.held_by:
                 self.only_explicit(current)
             summary = lifecycle.end(self, task_vars, current, outcome=lifecycle.ROLLED_BACK)
+        self._fail_unless_exact(summary, held_by=arguments["_held_by"])
         return {"changed": bool(summary.get("paths") or summary.get("units")), "summary": summary, "tx": summary.get("tx")}
+
+    @staticmethod
+    def _fail_unless_exact(summary: dict[str, Any], *, held_by: str) -> None:
+        """The callback reads the host's answer itself; a play that rolls back by a task has to hear of it by the task."""
+        if held_by == "play" or summary.get("state") not in ("UNDO_FAILED", "DOOMED"):
+            return
+        differs = "; ".join(map(str, summary.get("differs", [])[:3])) or "see 'acidctl show'"
+        raise AnsibleActionFail(
+            f"The undo was not exact, and the transaction {summary.get('tx')} is {summary['state']}: {differs}.",
+            result={"error_class": "undo-failed", "summary": summary, "tx": summary.get("tx")},
+        )

@@ -89,7 +89,8 @@ summary:
       type: list
       elements: str
     compensations:
-      description: The compensations of the transaction, each with C(name), C(state), C(attempts) and C(reason). Left out where there are none.
+      description: >-
+        The compensations of the transaction, each with C(name), C(state), C(attempts) and C(reason). Left out where there are none.
       type: list
       elements: dict
     seconds:

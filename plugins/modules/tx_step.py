@@ -40,7 +40,8 @@ options:
     default: trace
   compensate:
     description:
-      - A task, or a list of tasks, that undoes what of the wrapped task is out of the engine's reach, or C("{{ name }}") of a variable that has them.
+      - A task, or a list of tasks, that undoes what of the wrapped task is out of the engine's reach, or C("{{ name }}") of a variable
+        that has them.
       - It is stored before the task runs, and runs when an undo has come to this step, before the step's own files are undone.
       - The wrapped task's result is C(acid_result) there.
       - It is tried four times. With the controller gone, V(command) and V(shell) tasks of the host itself are run by the host; others

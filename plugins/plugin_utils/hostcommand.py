@@ -20,6 +20,7 @@ from ansible.errors import AnsibleAuthenticationFailure, AnsibleConnectionFailur
 from . import elevation, paths
 
 NOT_ROOT = 96
+SECRET = frozenset(("compensate",))
 
 
 class HostError(Exception):
@@ -52,33 +53,36 @@ class HostCommand:
 
     def run(self, verb: str, request: dict[str, Any], *, engine: str) -> dict[str, Any]:
         """The answer of `acidctl verb` of the engine with this hash."""
-        command = [paths.acidctl(engine), verb, "--json", "--request", encode(request)]
-        return answer(verb, self.shell(shlex.join(command)))
+        text = encode(request)
+        # What may hold secrets goes by stdin: a command line can be read by all users of the host, and sudo logs it.
+        by_stdin = verb in SECRET and getattr(self._action._connection, "has_pipelining", False)
+        command = [paths.acidctl(engine), verb, "--json", "--request", "-" if by_stdin else text]
+        return answer(verb, self.shell(shlex.join(command), stdin=text.encode() if by_stdin else None))
 
-    def shell(self, command: str) -> Output:
+    def shell(self, command: str, *, stdin: bytes | None = None) -> Output:
         """Run a shell command as root."""
         if self.login.root is None:
             guarded = f'if [ "$(id -u)" != 0 ]; then echo "acid-login $(id -un)"; exit {NOT_ROOT}; fi; {command}'
-            output = self._plain(guarded)
+            output = self._plain(guarded, stdin)
             if output.rc != NOT_ROOT:
                 self.login = elevation.Login(self.login.name or "root", True)
                 return output
             self.login = elevation.Login(output.stdout.split("acid-login ", 1)[-1].split()[0], False)
-        return self._plain(command) if self.login.root else self._as_root(command)
+        return self._plain(command, stdin) if self.login.root else self._as_root(command, stdin)
 
-    def _plain(self, command: str) -> Output:
+    def _plain(self, command: str, stdin: bytes | None) -> Output:
         with elevation.become_of(self._action._connection, None):
-            result = self._action._low_level_execute_command(command, sudoable=False)
+            result = self._action._low_level_execute_command(command, sudoable=False, in_data=stdin)
         return Output(result["rc"], result["stdout"], result["stderr"])
 
-    def _as_root(self, command: str) -> Output:
+    def _as_root(self, command: str, stdin: bytes | None) -> Output:
         try:
             plugin = elevation.root_become(self._action, self._task_vars)
         except LookupError as error:
             raise self._no_root(str(error)) from error
         try:
             with elevation.become_of(self._action._connection, plugin):
-                result = self._action._low_level_execute_command(command, sudoable=True)
+                result = self._action._low_level_execute_command(command, sudoable=True, in_data=stdin)
         except AnsibleAuthenticationFailure as error:
             raise self._no_root(str(error)) from error
         except AnsibleConnectionFailure:

@@ -102,6 +102,19 @@ def test_a_failed_play_is_compensated_in_reverse(warm_hosts):
     assert hosts.differences(before, hosts.state("h1", "after"), "--outside", "/root") == ""
 
 
+@pytest.mark.exact
+@pytest.mark.parametrize("login", ["deploy", "pwuser"])
+def test_a_login_that_is_not_root(warm_hosts, login):
+    """What is stored goes to the host by stdin, behind sudo and its password."""
+    hosts = warm_hosts
+    variables = ["-e", f"ansible_user={login}", "-e", "ansible_become=true", "-e", "ansible_become_password=lab-secret"]
+    plain = BOTH_KINDS.replace("delegate_to: localhost", "delegate_to: localhost, vars: {ansible_become: false}")
+    ran = hosts.play(play(hosts, plain + "    - command: 'false'\n"), *variables)
+    assert ran.outcome("h1") == "rolled back", ran.stdout + ran.stderr
+    assert told(hosts) == ("c3-3\nc1-False-/etc/first\n", "c2-two\n")
+    assert "c3-" not in hosts.ssh("h1", "cat /var/log/auth.log 2>/dev/null; journalctl -o cat --no-pager _COMM=sudo")
+
+
 RESCUED = """
     - command: echo kept
       vars: {acid_compensate: {shell: "echo kept >> /root/compensated"}}

@@ -117,6 +117,8 @@ class OpenTransaction:
         store.next_number = wanted.next_number
         self = cls(journal, value, log, store, next_directory=wanted.next_directory)
         self.capture.epoch(value.epoch, 0)
+        if any(found.state == states.RUNNING_NOW for found in journal.compensations(value.id)):
+            self.undoing = "(unknown since the agent died)"
         return self
 
     def _capture_probes(self, epoch: int) -> None:

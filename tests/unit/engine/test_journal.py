@@ -24,7 +24,7 @@ from engine.errors import (
     WrongTransaction,
 )
 from engine.journal import Journal
-from engine.model import FileSystem, StepSummary, Summary, Transaction
+from engine.model import Compensation, FileSystem, StepSummary, Summary, Transaction
 
 ENGINE = Path(module.__file__).resolve().parents[1]
 
@@ -475,3 +475,65 @@ def test_killed_between_two_calls_keeps_the_last(journal: Journal, path: str) ->
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     assert [tx.state for tx in journal.transactions()] == ["PREPARED"]
+
+
+def test_a_journal_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
+    """With its savepoints; what wrote it knows nothing of compensations."""
+    path = str(tmp_path / "journal.db")
+    old = Journal(path)
+    tx = begin(old)
+    old.close()
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            "DROP TABLE compensation; DROP TABLE savepoint; CREATE TABLE savepoint (tx TEXT NOT NULL REFERENCES tx(id) ON DELETE CASCADE,"
+            " name TEXT NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (tx, name)) WITHOUT ROWID;"
+            f"INSERT INTO savepoint VALUES ('{tx.id}', 'old', 3); PRAGMA user_version = 1;"
+        )
+    db.close()
+    journal = Journal(path)
+    assert [(point.name, point.epoch) for point in journal.savepoints(tx.id)] == [("old", 3)]
+    journal.add_savepoint(tx.id, "old")
+    assert len(journal.savepoints(tx.id)) == 2
+    assert record(journal, tx.id).state == "RECORDED"
+
+
+# Compensations
+
+
+def record(journal: Journal, tx: str, id: str = "c1") -> Compensation:
+    return journal.add_compensation(tx, id=id, name="say sorry", step="u1", body="{}", host=[{"argv": ["true"]}], seconds=5)
+
+
+def test_a_compensation_is_paid_once(journal: Journal) -> None:
+    tx = begin(journal).id
+    one = record(journal, tx)
+    assert record(journal, tx) == one
+    claimed = journal.claim_compensation(tx, "c1", by="me", attempts=1, until_ns=7)
+    assert (claimed.state, claimed.claimed_by, claimed.host) == ("RUNNING", "me", ({"argv": ["true"]},))
+    again = journal.claim_compensation(tx, "c1", by="you", attempts=1, until_ns=9)
+    assert again.claim != claimed.claim
+    journal.settle_compensation(tx, "c1", "PAID")
+    for state in ("RUNNING", "FAILED", "OWED"):
+        with pytest.raises(WrongState):
+            journal.settle_compensation(tx, "c1", state)
+    with pytest.raises(WrongState):
+        journal.claim_compensation(tx, "c1", by="me", attempts=1, until_ns=7)
+
+
+def test_a_compensation_needs_a_transaction_that_runs_steps(journal: Journal) -> None:
+    tx = begin(journal).id
+    journal.set_state(tx, "ABORTING")
+    with pytest.raises(WrongState, match="ABORTING"):
+        record(journal, tx)
+    with pytest.raises(Usage, match="no compensation"):
+        journal.settle_compensation(tx, "nothing", "PAID")
+
+
+def test_the_end_of_retention_forgets_what_a_compensation_holds(journal: Journal) -> None:
+    tx = begin(journal).id
+    record(journal, tx)
+    journal.end_compensated(tx, "c1", result='{"secret": 1}', host=[{"argv": ["undo"]}])
+    journal.set_state(tx, "COMMITTED")
+    journal.drop_images(tx)
+    (left,) = journal.compensations(tx)
+    assert (left.body, left.host, left.result, left.name) == ("", None, None, "say sorry")

@@ -89,7 +89,8 @@ def request_of(arguments: argparse.Namespace) -> Answer:
     if not arguments.request:
         return {}
     try:
-        request = json.loads(base64.b64decode(arguments.request))
+        text = sys.stdin.readline() if arguments.request == "-" else arguments.request
+        request = json.loads(base64.b64decode(text))
     except ValueError as error:
         raise Usage("--request is not base64 of JSON.") from error
     if not isinstance(request, dict):

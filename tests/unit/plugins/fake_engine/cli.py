@@ -28,6 +28,8 @@ def main(argv):
             options["json"] = True
         else:
             options[word.lstrip("-")] = next(words)
+    if options.get("request") == "-":
+        options["request"] = sys.stdin.readline()
     for name in ("request", "step"):
         if name in options:
             options[name] = json.loads(base64.b64decode(options[name]))
