@@ -20,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -71,6 +72,7 @@ class Box:
         self.root, self._image = folder / "root", folder / f"disk.{fs}"
         self._pristine = folder / f"pristine.{fs}"
         self._process: subprocess.Popen[str] | None = None
+        self._mounted = False  # a file system without power does not let itself be asked
         self._prepare()
 
     def __enter__(self) -> Box:
@@ -112,14 +114,22 @@ class Box:
     def _mount(self) -> None:
         options = "loop,noinit_itable" if self.fs == "ext4" else "loop"
         subprocess.run(["mount", "-o", options, str(self._image), str(self.root)], check=True)
+        self._mounted = True
 
     def _unmount(self) -> None:
-        if os.path.ismount(self.root):
+        if self._mounted:
             subprocess.run(["umount", str(self.root)], check=True)
+            self._mounted = False
+        # The file system lives on as long as a process of the box does.
+        end = time.monotonic() + 20
+        while subprocess.run(["losetup", "-j", str(self._image)], capture_output=True, check=True).stdout:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self._image} is still in use")
+            time.sleep(0.01)
 
     def boot(self, argv: list[str]) -> subprocess.Popen[str]:
         """Start the command as the box's first process: when it ends, all others in the box do."""
-        if not os.path.ismount(self.root):
+        if not self._mounted:
             self._mount()
         (self.folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
         command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _BOOT, "box", str(self.root), *argv]
