@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible_collections.acid.host.plugins.plugin_utils import lifecycle
 from ansible_collections.acid.host.plugins.plugin_utils.hostcommand import HostError
-from ansible_collections.acid.host.plugins.plugin_utils.options import NAMES, Options, override, parse
+from ansible_collections.acid.host.plugins.plugin_utils.options import NAMES, OptionError, Options, override, parse
 from ansible_collections.acid.host.plugins.plugin_utils.tx_action import TxAction
 
 
@@ -22,6 +22,8 @@ class ActionModule(TxAction):
     def act(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         held_by, may_wait = arguments.pop("_held_by"), arguments.pop("_may_wait")
         options = parse(True, defaults=override(Options(), arguments, where="acid.host.tx_begin")) or Options()
+        if options.rehearse and held_by == "tasks":
+            raise OptionError("'rehearse' is the callback's: enable acid.host.transaction, and it rehearses whole plays, unchanged")
         before = self.open_transaction(task_vars)
         if before is not None:
             raise HostError(

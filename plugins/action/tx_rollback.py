@@ -17,6 +17,7 @@ class ActionModule(TxAction):
         "to": {"type": "str"},
         "_held_by": {"type": "str", "default": "tasks"},
         "_orphan": {"type": "bool", "default": False},
+        "_rehearsed": {"type": "bool", "default": False},
         "_any_controller": {"type": "bool", "default": False},
     }
 
@@ -39,7 +40,8 @@ class ActionModule(TxAction):
             current = self.required_transaction(task_vars, purpose="roll back")
             if arguments["_held_by"] != current.held_by:
                 self.only_explicit(current)
-            summary = lifecycle.end(self, task_vars, current, outcome=lifecycle.ROLLED_BACK)
+            rehearsed = arguments["_rehearsed"]
+            summary = lifecycle.end(self, task_vars, current, outcome=lifecycle.ROLLED_BACK, rehearsed=rehearsed)
         self._fail_unless_exact(summary, held_by=arguments["_held_by"])
         return {"changed": bool(summary.get("paths") or summary.get("units")), "summary": summary, "tx": summary.get("tx")}
 

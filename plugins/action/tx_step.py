@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.playbook.task import Task
-from ansible_collections.acid.host.plugins.plugin_utils import compensating, nested, own_host, shim, steps, tasks
+from ansible_collections.acid.host.plugins.plugin_utils import compensating, effects, fence, nested, own_host, shim, steps, tasks
 from ansible_collections.acid.host.plugins.plugin_utils.hostcommand import HostError
 from ansible_collections.acid.host.plugins.plugin_utils.ledger import Ledger, OpenTransaction
 from ansible_collections.acid.host.plugins.plugin_utils.tx_action import TxAction
@@ -58,11 +58,15 @@ class ActionModule(TxAction):
     def _step(
         self, arguments: dict[str, Any], task_vars: dict[str, Any], transaction: OpenTransaction, handler: Any, info: shim.StepInfo
     ) -> dict[str, Any]:
+        ledger = Ledger.of_this_run()
+        found = None if arguments["compensate"] else fence.declared(handler._task, self._connection)
+        if found is not None and found.effect != effects.NONE:
+            fence.meet(fence.what_is_declared(handler._task, found, ""), transaction, ledger=ledger, advice="Give it 'compensate'.")
         if arguments["capture"] == "none":
             return nested.run(handler, task_vars)
         steps.install()
         armed = steps.Armed(self._connection, transaction, info._replace(position=tasks.position(self._task)), task_vars)
-        return tasks.supervise(nested.run, (handler, task_vars), {}, handler=handler, armed=armed, ledger=Ledger.of_this_run())
+        return tasks.supervise(nested.run, (handler, task_vars), {}, handler=handler, armed=armed, ledger=ledger)
 
     def _inner_task(self, data: dict[str, Any]) -> Task:
         try:

@@ -67,7 +67,10 @@ options:
       - name: ACID_ON_DRIFT
   irreversible:
     description: >-
-      What to do about a task that no transaction can undo, such as one delegated to a host outside the play.
+      What to do about what no transaction can undo: a task delegated to a host outside the play, a module whose effects leave the host (a
+      request, a container, a database, a message), a system call that writes to a disk, sets the clock or loads a kernel module.
+      V(warn) names it before the play where it can be known, and in the recap. V(deny) stops before it: the task is not sent, the system
+      call is refused. V(allow) says nothing in advance. A task with a compensation is not irreversible.
     type: str
     choices:
       - allow
@@ -79,6 +82,44 @@ options:
         key: irreversible
     env:
       - name: ACID_IRREVERSIBLE
+  irreversible_table:
+    description: >-
+      YAML files with further rows for the table of modules whose effects no transaction can undo. Their rows come before those of
+      the collection, so that they can also take a module out (C(effect=none)). C(docs/irreversible.md) has the keys.
+    type: pathlist
+    default: []
+    ini:
+      - section: acid
+        key: irreversible_table
+    env:
+      - name: ACID_IRREVERSIBLE_TABLE
+  rehearse:
+    description: >-
+      The play runs for real, what it changed is shown task by task, and each host is taken back. The exit code is the play's own. What
+      cannot be undone is not let happen (as with O(irreversible=deny)), unless O(irreversible=allow).
+    type: bool
+    default: false
+    ini:
+      - section: acid
+        key: rehearse
+    env:
+      - name: ACID_REHEARSE
+  rehearsal_page:
+    description: >-
+      Where to write, on the controller, what a rehearsal would have changed, as one HTML page that needs nothing else. Nowhere by default.
+    type: path
+    ini:
+      - section: acid
+        key: rehearsal_page
+    env:
+      - name: ACID_REHEARSAL_PAGE
+  plan:
+    description: >-
+      Runs nothing. Says for each task how it would be undone. With O(irreversible=deny) the exit code is 2 where something could not be.
+    type: bool
+    default: false
+    env:
+      - name: ACID_PLAN
   exclude:
     description: Absolute paths on the hosts that are left out of the transaction.
     type: list
@@ -118,12 +159,13 @@ options:
       - name: ACID_RETENTION
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
-from ansible_collections.acid.host.plugins.plugin_utils import recap, reports
-from ansible_collections.acid.host.plugins.plugin_utils.configuration import defaults_of
+from ansible_collections.acid.host.plugins.plugin_utils import recap, rehearsal, rehearsal_text, reports
+from ansible_collections.acid.host.plugins.plugin_utils.configuration import defaults_of, settings_of
 from ansible_collections.acid.host.plugins.plugin_utils.hooks import Hooks
 from ansible_collections.acid.host.plugins.plugin_utils.options import OptionError, Options
 
@@ -138,12 +180,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._hooks = Hooks(defaults=self._defaults, show=self._show)
+        self._hooks = Hooks(defaults=self._defaults, settings=lambda: settings_of(self), show=self._show)
         self._hooks.install()
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        self._show(self._hooks.reports)
-        self._hooks.reports = []
+        self._hooks.show()
 
     def _defaults(self) -> Options:
         try:
@@ -151,10 +192,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         except OptionError as error:
             raise AnsibleError(f"No task was run: {error}") from None
 
-    def _show(self, ended: list[reports.Report]) -> None:
-        lines = recap.lines(ended)
+    def _show(self, ended: list[reports.Report], rehearsed: list[rehearsal.Rehearsal]) -> None:
+        page = settings_of(self).rehearsal_page
+        self._print(rehearsal_text.title(), rehearsal_text.lines(rehearsed, page=page) if rehearsed else [])
+        self._print(recap.title(), recap.lines(ended))
+
+    def _print(self, title: str, lines: Sequence[tuple[str, str | None]]) -> None:
         if not lines:
             return
-        self._display.display(f"\n{recap.title()}", stderr=True)
+        self._display.display(f"\n{title}", stderr=True)
         for text, colour in lines:
             self._display.display(text, color=colour, stderr=True)

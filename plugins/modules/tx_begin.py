@@ -73,7 +73,8 @@ options:
     description: Not in this version; anything but V(0) is refused.
     type: raw
   rehearse:
-    description: Not in this version; anything but V(false) is refused.
+    description: >-
+      The callback P(acid.host.transaction#callback) rehearses whole plays. The explicit form cannot, so anything but V(false) is refused.
     type: raw
 """
 

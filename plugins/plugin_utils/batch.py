@@ -17,7 +17,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
-from . import forecast, inner_play, reports, tasks
+from . import fence, forecast, inner_play, reports
 from .interrupts import Terminated
 from .ledger import BYPASSED, ENDED, OUTSIDE, STEP, Ledger, OpenTransaction
 from .options import Options
@@ -38,6 +38,7 @@ class Batch:
         self._refused: dict[str, reports.Report] = {}
         self._why: dict[str, str] = {}
         self._asked_hosts = False
+        self._stopped = ""
 
     def begin(self) -> None:
         """Open a transaction on every host. Raises AnsibleError only for what the user has to decide before anything starts."""
@@ -64,14 +65,17 @@ class Batch:
 
     def settle(self, *, stopped: str = "") -> list[reports.Report]:
         """End every open transaction: all are undone when the play was `stopped` (a reason), else as each host's verdict says."""
+        self._stopped = stopped
         open_now = {host: found for host in self.plans if (found := self._transaction(host)) is not None}
         undo = {host: reason for host in open_now if (reason := stopped or self._why_undo(host))}
         failures: dict[str, str] = {}
         try:
             if stopped and self._asked_hosts:
                 self._end_orphans(open_now)
-            failures = self._end("tx_rollback", list(undo))
-            keep = [host for host in open_now if host not in undo]
+            rehearsed = [host for host in open_now if self.plans[host].rehearse and not stopped]
+            failures = self._end("tx_rollback", [host for host in undo if host not in rehearsed])
+            failures.update(self._end("tx_rollback", rehearsed, {"_rehearsed": True}))
+            keep = [host for host in open_now if host not in undo and not self.plans[host].rehearse]
             refused = self._end("tx_commit", keep)
             for host, why in refused.items():
                 undo[host] = f"commit failed: {why}"
@@ -88,7 +92,7 @@ class Batch:
         for report in result:
             if report.outcome in (reports.UNDO_FAILED, reports.LEFT_TO_HOST):
                 self._mark_failed(report.host)
-            if report.outcome == reports.ROLLED_BACK:
+            if report.outcome in (reports.ROLLED_BACK, reports.REHEARSED):
                 self._tqm._variable_manager.clear_facts(report.host)
         return [*result, *waiting]
 
@@ -126,16 +130,23 @@ class Batch:
             self._refused[host] = reports.Report(host=host, play=self._play.get_name(), outcome=reports.REFUSED, reason=reason)
 
     def _name_irreversible(self) -> None:
-        named = forecast.outside(self._play, self.plans)
-        policies = {options.irreversible for options in self.plans.values()}
-        if named and "deny" in policies:
+        named = forecast.irreversible(self._play, self.plans, self._tqm._variable_manager.get_vars(play=self._play))
+        policies = {options.policy for options in self.plans.values()}
+        certain = [one.what for one in named if one.certain]
+        if certain and fence.DENY in policies:
+            allow = "'irreversible: allow'" if any(options.rehearse for options in self.plans.values()) else "'irreversible: warn'"
             raise AnsibleError(
-                f"This play does what no transaction can undo, and 'irreversible: deny' forbids it: {'; '.join(named)}. "
-                "Put those hosts into the play, or allow it with 'irreversible: warn'. No task was run."
+                f"This play does what no transaction can undo, and {self._what_forbids()} forbids it: {'; '.join(certain)}. "
+                f"Give it a compensation (acid_compensate), put hosts that it delegates to into the play, or allow it with {allow}. "
+                "No task was run."
             )
-        tasks.named_before = set(named)
-        if named and "warn" in policies:
-            display.warning(f"Outside the transaction, will not be undone: {'; '.join(named)}.")
+        fence.named_before = {one.what for one in named}
+        if named and fence.WARN in policies:
+            display.warning(f"Outside the transaction, will not be undone: {'; '.join(one.what for one in named)}.")
+
+    def _what_forbids(self) -> str:
+        denied = any(options.irreversible == fence.DENY for options in self.plans.values())
+        return "'irreversible: deny'" if denied else "a rehearsal, which has to leave nothing behind,"
 
     def _by_options(self) -> list[tuple[Options, list[str]]]:
         groups: dict[Options, list[str]] = {}
@@ -180,11 +191,15 @@ class Batch:
             self._mark_failed(host)  # for Ansible all was well there
         return bypassed
 
-    def _end(self, action: str, hosts: list[str]) -> dict[str, str]:
+    def _end(self, action: str, hosts: list[str], more: dict[str, Any] | None = None) -> dict[str, str]:
         """The sentence of each host where it did not work."""
-        outcomes = self._on_hosts(hosts, action, HELD_BY)
+        outcomes = self._on_hosts(hosts, action, {**HELD_BY, **(more or {})})
         unknown = inner_play.Outcome(inner_play.FAILED, "no answer", "")
         return {host: outcomes.get(host, unknown).message for host in hosts if self._transaction(host) is not None}
+
+    def _outcome(self, host: str, outcome: str) -> str:
+        rehearsed = self.plans[host].rehearse and outcome == reports.ROLLED_BACK and not self._stopped
+        return reports.REHEARSED if rehearsed else outcome
 
     def _report(self, transaction: OpenTransaction, reason: str, failures: dict[str, str]) -> reports.Report:
         host, play = transaction.host, self._play.get_name()
@@ -192,7 +207,10 @@ class Batch:
         outside = list(dict.fromkeys(event.data["what"] for event in events if event.kind == OUTSIDE))
         for event in events:
             if event.kind == ENDED and event.data["tx"] == transaction.tx:
-                return reports.of_summary(host, play, event.data["outcome"], event.data["summary"], reason=reason, outside=outside)
+                outcome = self._outcome(host, str(event.data["outcome"]))
+                quiet = outcome == reports.COMMITTED and self.plans[host].irreversible == fence.ALLOW
+                told = [] if quiet else outside
+                return reports.of_summary(host, play, outcome, event.data["summary"], reason=reason, outside=told)
         why = failures.get(host) or "the controller was stopped before the host answered"
         return replace(
             reports.Report(host=host, play=play, outcome=reports.LEFT_TO_HOST, tx=transaction.tx, reason=f"{why.rstrip('.')}."),

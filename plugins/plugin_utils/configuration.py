@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible import constants as C
 from ansible.utils.display import Display
@@ -19,7 +19,22 @@ from .options import NAMES, OptionError, Options, override
 display = Display()
 
 SECTION = "acid"
-CONFIGURABLE = ("confirm_timeout", "durability", "on_drift", "irreversible", "exclude", "probes", "retention")
+CONFIGURABLE = ("confirm_timeout", "durability", "on_drift", "irreversible", "exclude", "probes", "rehearse", "retention")
+# Of the run, and not of a play.
+OF_THE_RUN = ("irreversible_table", "rehearsal_page")
+
+
+class Settings(NamedTuple):
+    """Paths on the controller."""
+
+    irreversible_table: tuple[str, ...] = ()
+    rehearsal_page: str = ""
+    plan: bool = False
+
+
+def settings_of(callback: Any) -> Settings:
+    tables = callback.get_option("irreversible_table") or []
+    return Settings(tuple(map(str, tables)), str(callback.get_option("rehearsal_page") or ""), bool(callback.get_option("plan")))
 
 
 def defaults_of(callback: Any) -> Options:
@@ -34,14 +49,14 @@ def _refuse_unknown_keys() -> None:
     if parser is None or not parser.has_section(SECTION):
         return
     for key in parser.options(SECTION):
-        if key not in CONFIGURABLE and key not in parser.defaults():
-            why = "is set per play" if key in NAMES else f"is unknown; there are: {', '.join(CONFIGURABLE)}"
+        if key not in CONFIGURABLE + OF_THE_RUN and key not in parser.defaults():
+            why = "is set per play" if key in NAMES else f"is unknown; there are: {', '.join(CONFIGURABLE + OF_THE_RUN)}"
             raise OptionError(f"{C.config._config_file}: [{SECTION}] {key} {why}")
 
 
 def _name_near_misses() -> None:
     """ACID_* is not ours alone, so an unknown variable is no error."""
-    known = [f"ACID_{name.upper()}" for name in CONFIGURABLE]
+    known = [f"ACID_{name.upper()}" for name in (*CONFIGURABLE, *OF_THE_RUN, "plan")]
     for name in os.environ:
         if name.startswith("ACID_") and name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)

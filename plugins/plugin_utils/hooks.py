@@ -15,14 +15,16 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleError
 from ansible.executor.task_executor import TaskExecutor
 from ansible.executor.task_queue_manager import AnsibleEndPlay, TaskQueueManager
 from ansible.template import Templar
 from ansible.utils.display import Display
 
-from . import delivery, forecast, reports, selfcheck, steps, tasks
+from . import delivery, effects, forecast, rehearsal, rehearsal_page, reports, selfcheck, steps, tasks
 from .batch import Batch
+from .configuration import Settings
 from .interrupts import Interrupts, Terminated
 from .options import OptionError, Options, parse
 
@@ -32,10 +34,16 @@ display = Display()
 class Hooks:
     """`defaults` is asked when a play starts (the callback has its options only then); `show` prints reports when no recap will come."""
 
-    def __init__(self, *, defaults: Callable[[], Options], show: Callable[[list[reports.Report]], None]) -> None:
-        self._defaults = defaults
-        self._show = show
+    def __init__(
+        self,
+        *,
+        defaults: Callable[[], Options],
+        settings: Callable[[], Settings],
+        show: Callable[[list[reports.Report], list[rehearsal.Rehearsal]], None],
+    ) -> None:
+        self._defaults, self._settings, self._show = defaults, settings, show
         self.reports: list[reports.Report] = []
+        self.rehearsals: list[rehearsal.Rehearsal] = []
 
     def install(self) -> None:
         """Once per process."""
@@ -61,6 +69,7 @@ class Hooks:
         plans = self._plans(tqm, play)
         if not plans:
             return run_play(tqm, play)
+        self._use_table()
         delivery.engine()  # an incomplete collection is found before anything runs
         batch = Batch(tqm, play, plans, run_play=run_play)
         result: Any = None
@@ -74,12 +83,33 @@ class Hooks:
             interrupts.settling()
             ended = batch.settle(stopped=_why_stopped(error))
             self.reports += ended
+            self._keep_rehearsals(tqm, ended)
             tqm._stats.set_custom_stats("acid", reports.custom_stats(self.reports))
             if interrupts.signum is not None or not isinstance(error, (AnsibleEndPlay, type(None))):
-                self._show(self.reports)
-                self.reports = []
+                self.show()
         interrupts.reraise()
         return _finish(tqm, ended, result=result, error=error)
+
+    def show(self) -> None:
+        """Once: what has been shown is forgotten."""
+        self._show(self.reports, self.rehearsals)
+        self.reports, self.rehearsals = [], []
+
+    def _use_table(self) -> None:
+        try:
+            effects.use(self._settings().irreversible_table)
+        except effects.TableError as error:
+            raise AnsibleError(f"No task was run: {error}") from None
+
+    def _keep_rehearsals(self, tqm: Any, ended: list[reports.Report]) -> None:
+        known = [rehearsal.of_host(report) for report in ended if rehearsal.was_asked(report)]
+        self.rehearsals += known
+        path = self._settings().rehearsal_page
+        if known and path:
+            try:
+                rehearsal_page.write(path, self.rehearsals, playbook=" ".join(context.CLIARGS.get("args", ())))
+            except OSError as error:
+                display.error(f"The page of the rehearsal could not be written to {path}: {error.strerror}")
 
     def _plans(self, tqm: Any, play: Any) -> dict[str, Options]:
         """The options of each host of this batch that is still in the play; hosts that turned it off are left out."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible.utils.display import Display
 
-from . import compensating, connections, delivery, elevation, paths
+from . import compensating, connections, delivery, elevation, paths, rehearsal
 from .hostcommand import HostCommand, HostError, NotInstalled
 from .ledger import BEGUN, ENDED, REFUSED, WAITING, Ledger, OpenTransaction
 from .options import Options
@@ -47,7 +47,7 @@ def begin(
     try:
         return _begin(action, task_vars, host=host, options=options, held_by=held_by, ledger=ledger)
     except HostError as error:
-        if may_wait and error.kind in NO_PYTHON and options.irreversible != "deny":
+        if may_wait and error.kind in NO_PYTHON and options.policy != "deny":
             ledger.append(host, WAITING, msg=str(error), options=options.to_json())
         else:
             ledger.append(host, REFUSED, kind=error.kind, msg=str(error))
@@ -81,20 +81,25 @@ def _begin(
         connection=connections.short_name(action._connection),
         address=connections.address_of(action),
         lease=options.confirm_timeout,
-        irreversible=options.irreversible,
+        irreversible=options.policy,
     )
     ledger.begun(transaction)
     return transaction, {**answer, "seconds_seen": round(time.monotonic() - started, 3)}
 
 
-def end(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, outcome: str) -> dict[str, Any]:
-    """Commit or roll back; the answer is the host's summary. Raises HostError, and then the transaction is as it was before the call, or
+def end(
+    action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, outcome: str, rehearsed: bool = False
+) -> dict[str, Any]:
+    """Commit or roll back; the answer is the host's summary. `rehearsed`: first ask what each step changed. Raises HostError,
+    and then the transaction is as it was before the call, or
     the host says otherwise in the error."""
     ledger = Ledger.of_this_run()
     request: dict[str, Any] = {"tx": transaction.tx, "token": transaction.token}
     if outcome == COMMITTED:
         summary = call(action, task_vars, transaction, "commit", {**request, "steps": ledger.steps(transaction.host)[-MOST_STEPS:]})
     else:
+        if rehearsed:
+            rehearsal.fetch(lambda verb, more: call(action, task_vars, transaction, verb, more), tx=transaction.tx)
         summary = _undo(action, task_vars, lambda verb, more: call(action, task_vars, transaction, verb, more), transaction.host, request)
     ledger.append(transaction.host, ENDED, tx=transaction.tx, outcome=outcome, summary=summary)
     return summary

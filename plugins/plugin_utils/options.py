@@ -46,13 +46,18 @@ class Options:
     rehearse: bool = False
     retention: tuple[str, ...] = ("7d", "10%")
 
+    @property
+    def policy(self) -> str:
+        """What becomes of what cannot be undone. A rehearsal has to leave nothing behind, so there a warning is not enough."""
+        return "deny" if self.rehearse and self.irreversible == "warn" else self.irreversible
+
     def for_host(self) -> dict[str, Any]:
         """What the host's engine needs to know; the rest is the controller's own business."""
         known: dict[str, Any] = {
             "confirm_timeout": self.confirm_timeout,
             "durability": self.durability,
             "on_drift": self.on_drift,
-            "irreversible": self.irreversible,
+            "irreversible": self.policy,
             "retention": limits(self.retention),
         }
         if self.probes != ("all",):
@@ -91,7 +96,6 @@ NOT_YET: Mapping[str, _Later] = {
     "volumes": _Later(((),), "volume snapshots are not in this version"),
     "checks": _Later(((),), "checks before commit are not in this version"),
     "observe": _Later((0,), "observing after commit is not in this version"),
-    "rehearse": _Later((False,), "rehearsals are not in this version"),
     "delegates": _Later(("irreversible",), "tracing delegates outside the play is not in this version; put the host into the play instead"),
 }
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .reports import COMMITTED, LEFT_TO_HOST, REFUSED, ROLLED_BACK, UNDO_FAILED, Report
+from .reports import COMMITTED, LEFT_TO_HOST, REFUSED, REHEARSED, ROLLED_BACK, UNDO_FAILED, Report
 
 TITLE = "TRANSACTIONS"
 WIDTH = 80
@@ -14,13 +14,14 @@ SHOWN = 5
 
 WORDS = {
     COMMITTED: "committed",
+    REHEARSED: "rehearsed",
     ROLLED_BACK: "rolled back",
     REFUSED: "not begun",
     UNDO_FAILED: "UNDO FAILED",
     LEFT_TO_HOST: "left to the host",
 }
 
-COLOURS = {COMMITTED: "green", ROLLED_BACK: "yellow", REFUSED: "red", UNDO_FAILED: "red", LEFT_TO_HOST: "red"}
+COLOURS = {COMMITTED: "green", REHEARSED: "green", ROLLED_BACK: "yellow", REFUSED: "red", UNDO_FAILED: "red", LEFT_TO_HOST: "red"}
 
 
 def lines(reports: Iterable[Report]) -> list[tuple[str, str]]:
@@ -57,6 +58,8 @@ def _details(report: Report) -> list[str]:
     found = []
     if report.reason and report.outcome in (ROLLED_BACK, UNDO_FAILED):
         found.append(f"because: {report.reason}")
+    if report.reason and report.outcome == REHEARSED:
+        found.append(f"the play failed here: {report.reason}")
     for label, items in (("not undone", report.irreversible), ("differs", report.differs), ("still running", report.survivors)):
         if report.outcome == COMMITTED and label == "not undone":
             label = "could not have been undone"

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 COMMITTED = "committed"
+REHEARSED = "rehearsed"
 ROLLED_BACK = "rolled_back"
 REFUSED = "refused"
 UNDO_FAILED = "undo_failed"
 LEFT_TO_HOST = "left_to_host"
 
 # The worst one of a host's transactions stands for the host.
-SEVERITY = (COMMITTED, ROLLED_BACK, REFUSED, LEFT_TO_HOST, UNDO_FAILED)
+SEVERITY = (COMMITTED, REHEARSED, ROLLED_BACK, REFUSED, LEFT_TO_HOST, UNDO_FAILED)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Report:
 def of_summary(host: str, play: str, outcome: str, summary: dict[str, Any], *, reason: str, outside: list[str]) -> Report:
     """From the host's own summary (docs/architecture.md)."""
     differs = [str(item) for item in summary.get("differs", [])]
-    failed = outcome == ROLLED_BACK and summary.get("state") == "UNDO_FAILED"
+    failed = outcome in (ROLLED_BACK, REHEARSED) and summary.get("state") == "UNDO_FAILED"
     return Report(
         host=host,
         play=play,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 
-from . import compensating, connections, elevation, inner_task, lifecycle, own_host, shim, special_tasks, steps
+from . import compensating, connections, effects, elevation, fence, inner_task, lifecycle, own_host, shim, special_tasks, steps
 from .hostcommand import HostCommand, HostError
 from .ledger import BYPASSED, OUTSIDE, SAVEPOINT, STEP, Ledger, OpenTransaction
 from .options import Options, override
@@ -26,20 +26,7 @@ display = Display()
 
 OWN_ACTIONS = frozenset(f"acid.host.{name}" for name in ("tx_begin", "tx_step", "tx_savepoint", "tx_rollback", "tx_commit", "tx_info"))
 
-# These only look: on a host outside the transaction they leave nothing to undo. All others there are named irreversible.
-LOOKS_ONLY = frozenset(
-    f"ansible.builtin.{name}"
-    for name in (
-        *("async_status", "fetch", "find", "gather_facts", "getent", "package_facts", "ping", "service_facts", "setup", "slurp"),
-        *("stat", "wait_for", "wait_for_connection"),
-    )
-)
-
-
 WITHOUT_PYTHON = frozenset(("ansible.builtin.raw", "ansible.builtin.script"))
-
-# Filled in the main process before workers fork, so that nothing is warned about twice.
-named_before: set[str] = set()
 
 
 class Where(NamedTuple):
@@ -86,13 +73,15 @@ def prepare(executor: Any, handler: Any) -> None:
         if wishes.savepoint:
             _set_savepoint(own, wishes, say, ledger=ledger)
         step_id = _step_id(executor, where)
+        told = _meet_declared(handler, own, where, ledger=ledger, compensated=bool(wishes.compensate))
         if wishes.compensate and not task.check_mode:
             _record(executor, handler, task_vars, own, wishes.compensate, step_id=step_id, say=say)
         if where.transaction is not None and not wishes.traced:
-            _leave_out(task, own, ledger=ledger, compensated=bool(wishes.compensate))
+            if not told:
+                _leave_out(task, own, ledger=ledger)
             return run(*args, **kwargs)
         step = step_info(task, step_id=step_id)
-        outside = _on_outside(task, own, where.outside, ledger=ledger, compensated=bool(wishes.compensate))
+        outside = _nothing_to_say if told else _on_outside(task, own, where.outside, ledger=ledger)
         armed = steps.Armed(handler._connection, where.transaction, step, task_vars, outside, sent_by=host)
         try:
             return supervise(run, args, kwargs, handler=handler, armed=armed, ledger=ledger)
@@ -131,10 +120,13 @@ def _begin_late(executor: Any, handler: Any, *, ledger: Ledger) -> None:
 def supervise(run: Callable[..., Any], args: Any, kwargs: Any, *, handler: Any, armed: steps.Armed, ledger: Ledger) -> Any:
     """Run it as the armed step and tell the ledger. The step stays armed: polling an asynchronous task comes after `run`."""
     steps.arm(armed)
+    transaction = armed.transaction
     try:
-        return run(*args, **kwargs)
+        result = run(*args, **kwargs)
+        if transaction is not None:
+            _tell_why_refused(result, handler, armed, transaction)
+        return result
     finally:
-        transaction = armed.transaction
         if transaction is not None:
             for step_id in dict.fromkeys(armed.ran):
                 ledger.append(transaction.host, STEP, id=step_id, task=armed.step.task, by=armed.sent_by or transaction.host)
@@ -256,36 +248,50 @@ def _set_savepoint(own: OpenTransaction, wishes: Wishes, say: Any, *, ledger: Le
     ledger.append(own.host, SAVEPOINT, **done)
 
 
-def _leave_out(task: Any, own: OpenTransaction, *, ledger: Ledger, compensated: bool) -> None:
+def _nothing_to_say() -> None:
+    """It has been said."""
+
+
+def _meet_declared(handler: Any, own: OpenTransaction, where: Where, *, ledger: Ledger, compensated: bool) -> bool:
+    """Whether nothing more is to be said of the task: it leaves nothing behind, it is compensated, or the table had a word on it."""
+    task = handler._task
+    found = fence.declared(task, handler._connection)
+    if task.check_mode or compensated or (found is not None and found.effect == effects.NONE):
+        return True
+    if found is None:
+        return False
+    fence.meet(fence.what_is_declared(task, found, where.outside), own, ledger=ledger, advice="Give it 'acid_compensate'.")
+    return True
+
+
+def _leave_out(task: Any, own: OpenTransaction, *, ledger: Ledger) -> None:
     """The user asked for no before-images here; without a compensation that is irreversible like everything else outside."""
-    if compensated:
-        return
-    what = f"{task.get_name()}: {action_name(task)} with 'acid_capture: none'"
-    if own.irreversible == "deny":
-        raise AnsibleActionFail(f"{what} could not be undone ('irreversible: deny'). Nothing was sent.")
-    if own.irreversible == "warn" and not task.check_mode:
-        ledger.append(own.host, OUTSIDE, what=what)
+    fence.meet(f"{task.get_name()}: {action_name(task)} with 'acid_capture: none'", own, ledger=ledger)
 
 
-def _on_outside(task: Any, own: OpenTransaction, outside: str, *, ledger: Ledger, compensated: bool) -> Callable[[], None]:
+def _on_outside(task: Any, own: OpenTransaction, outside: str, *, ledger: Ledger) -> Callable[[], None]:
     """What to do when a task's first command goes to a host that no transaction of this play covers."""
     said: list[bool] = []
 
     def note() -> None:
-        if compensated or said or task.check_mode or action_name(task) in LOOKS_ONLY or own.irreversible == "allow":
-            return
-        said.append(True)
-        what = f"{task.get_name()}: {action_name(task)} on {outside}"
-        if own.irreversible == "deny":
-            raise AnsibleActionFail(
-                f"{what} is outside the transaction and could not be undone ('irreversible: deny'). Nothing was sent. "
-                "Put that host into the play, or allow it with 'irreversible: warn'."
-            )
-        ledger.append(own.host, OUTSIDE, what=what)
-        if what not in named_before:
-            display.warning(f"{what} is outside the transaction: it will not be undone.")
+        if not said:
+            said.append(True)
+            what = f"{task.get_name()}: {action_name(task)} on {outside}"
+            fence.meet(what, own, ledger=ledger, advice="Put that host into the play.")
 
     return note
+
+
+def _tell_why_refused(result: Any, handler: Any, armed: steps.Armed, transaction: OpenTransaction) -> None:
+    """A step that failed under `deny` may have been refused a call, and its program may not have said so."""
+    failed = isinstance(result, dict) and (result.get("failed") or result.get("rc") not in (None, 0))
+    if transaction.irreversible != fence.DENY or not armed.ran or not failed:
+        return
+    login = elevation.Login(transaction.login, transaction.login_is_root)
+    with steps.unarmed():
+        why = fence.why_refused(handler, armed.task_vars, transaction, login=login)
+    if why:
+        result["msg"] = f"{why} {result.get('msg') or ''}".rstrip()
 
 
 def _doom(handler: Any, armed: steps.Armed, transaction: OpenTransaction, *, ledger: Ledger) -> None:

@@ -173,6 +173,7 @@ class Agent:
                 step=int(step),
                 mode=REFUSE if of_open else LET_RUN,
                 failed=lambda step, reason: None,
+                denied=lambda step, reason: None,
                 ended=self._tracer_ended,
             )
             self._left_behind.append(tracer)
@@ -303,6 +304,8 @@ class Agent:
             if op == "doom":
                 transaction.doom(str(request.get("reason", "the controller asked for it")))
                 return {"tx": transaction.id, "state": states.DOOMED}
+            if op == "denied":
+                return {"tx": transaction.id, "denied": transaction.ask_denied()}
             if op == "confirm":
                 return {"tx": transaction.id, "state": self._journal.get(transaction.id).state}
         raise Usage("The agent knows no request %r." % op, hint="Is the engine on the host the one of this collection?")

@@ -177,6 +177,13 @@ class ProbeFailed(AcidError):
     exit_code = 31
 
 
+class Denied(AcidError):
+    """No image can undo this, and the transaction's `irreversible: deny` forbids it: it was not let happen."""
+
+    kind = "denied"
+    exit_code = 33
+
+
 class StepRefused(AcidError):
     """The step may not run. 97 is what the controller's hook looks for: nothing of the step has run."""
 

@@ -14,7 +14,7 @@ import threading
 import traceback
 import typing as t
 
-from .errors import AcidError
+from .errors import AcidError, Denied
 from .trace.calls import AUDIT_AARCH64, AUDIT_I386, AUDIT_X86_64, MACHINES, Call
 from .trace.capture import Capture
 from .trace.notify import BATCH, Gone, Listener
@@ -61,13 +61,14 @@ class Tracer(threading.Thread):
         mode: str,
         failed: t.Callable[[int, str], None],
         lost: t.Callable[[str], None] | None = None,
+        denied: t.Callable[[int, str], None],
         ended: t.Callable[[Tracer], None],
     ) -> None:
         super().__init__(name=name, daemon=True)
         self.fd, self.slots, self.step, self.mode = fd, slots, step, mode
         self.resolver: Resolver | None = capture.resolver() if capture is not None else None
         self._lock, self._capture = lock, capture
-        self._failed, self._lost, self._ended = failed, lost, ended
+        self._failed, self._denied, self._lost, self._ended = failed, denied, lost, ended
         self._listener = Listener(fd, slots.view)
         #: threads that made a traced call: they can be found again when they left the step's cgroup
         self.threads: set[int] = set()
@@ -131,6 +132,9 @@ class Tracer(threading.Thread):
             return errno.EIO
         try:
             self._capture.handle(note, call, self.step, self.resolver)
+        except Denied as error:
+            self._denied(self.step, str(error) if call.name in str(error) else "%s (%s)" % (error, call.name))
+            return errno.EPERM
         except (OSError, AcidError) as error:
             self._failed(self.step, "%s: %s" % (call.name, error))
             return errno.EIO

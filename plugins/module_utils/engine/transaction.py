@@ -20,7 +20,7 @@ import typing as t
 
 from . import cgroups, kernel, states
 from .afterdigest import AfterDigest, now_ns
-from .errors import AcidError, Doomed, StaleToken, WrongState
+from .errors import AcidError, Denied, Doomed, StaleToken, WrongState
 from .filesystems import TRACED
 from .journal import Journal
 from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, Summary, Transaction
@@ -69,6 +69,7 @@ class OpenTransaction:
             outside=[os.fsencode(path) for path in value.options.get("exclude", [])],
             next_directory=next_directory,
             observe=self._observe,
+            deny=value.options.get("irreversible") == "deny",
         )
         self.capture = Capture(self._images)
         self._digest = AfterDigest(self._images, log)
@@ -84,6 +85,7 @@ class OpenTransaction:
         self.doomed = ""
         self.undoing = ""  # the savepoint, while an undo to it is under way
         self._observations: list[Observed] = []
+        self._denied: list[str] = []  # sentences that nobody has been told yet
 
     # -- begin -----------------------------------------------------------------------------------------------------------
 
@@ -140,6 +142,7 @@ class OpenTransaction:
         with self.lock:
             self._refuse_unless_going_on()
             if self.step is None or self.step.id != info["id"]:
+                self._refuse_denied()
                 self._seal()
                 self.step = self.journal.add_step(
                     self.id,
@@ -171,6 +174,7 @@ class OpenTransaction:
             mode=REFUSE if self.doomed else CAPTURE,
             failed=self._failed,
             lost=self._lost,
+            denied=self._deny,
             ended=ended,
         )
         self.mains[os.pidfd_open(process)] = step.n
@@ -247,6 +251,23 @@ class OpenTransaction:
         """Images may not have reached the disk. The tracer that says so holds the lock."""
         self._doom(reason)
 
+    def _deny(self, step: int, what: str) -> None:
+        """The call is answered EPERM. A program may well ignore that: then the next step and the commit are refused."""
+        task = self.step.task if self.step is not None and self.step.n == step else ""
+        sentence = "%s cannot be undone, and 'irreversible: deny' forbids it: %sthe call was refused, nothing changed." % (
+            what,
+            "in the step '%s' " % task if task else "",
+        )
+        if sentence not in self._denied:
+            self._denied.append(sentence)
+            self._observations.append(Observed(IRREVERSIBLE, "refused with EPERM, nothing changed: " + what, step))
+
+    def ask_denied(self) -> list[str]:
+        """What was refused since the last time, for the step's own result."""
+        with self.lock:
+            found, self._denied = self._denied, []
+        return found
+
     # -- the end ---------------------------------------------------------------------------------------------------------
 
     def doom(self, reason: str) -> None:
@@ -258,6 +279,10 @@ class OpenTransaction:
         for tracer in self.tracers:
             tracer.mode = REFUSE
         self.journal.set_state(self.id, states.DOOMED, reason=reason)
+
+    def _refuse_denied(self) -> None:
+        if self._denied:
+            raise Denied(" ".join(self._denied), hint="Its program went on all the same. 'irreversible: warn' lets it happen.")
 
     def _refuse_unless_going_on(self) -> None:
         if self.doomed:
@@ -313,6 +338,7 @@ class OpenTransaction:
         start = time.monotonic()
         with self.lock:
             self._refuse_unless_going_on()
+            self._refuse_denied()
         known = {step.id for step in self.journal.steps(self.id)}
         missing = [step for step in armed if step not in known]
         if missing:

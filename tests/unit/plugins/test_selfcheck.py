@@ -36,6 +36,6 @@ def test_then_no_play_runs_at_all(monkeypatch):
     monkeypatch.setattr(selfcheck, "__version__", "2.99.0")
     monkeypatch.setattr(tqm.TaskQueueManager, "run", tqm.TaskQueueManager.run)
     monkeypatch.setattr(tqm.TaskQueueManager, "_acid_hooks", None, raising=False)
-    hooks.Hooks(defaults=lambda: None, show=lambda ended: None).install()
+    hooks.Hooks(defaults=lambda: None, settings=lambda: None, show=lambda ended, rehearsed: None).install()
     with pytest.raises(AnsibleError, match=r"cannot hold a transaction under this ansible-core: ansible-core is 2\.99\.0.*No task was run"):
         tqm.TaskQueueManager.run(None, None)

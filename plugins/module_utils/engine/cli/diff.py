@@ -13,7 +13,7 @@ import difflib
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .. import acl
@@ -28,6 +28,9 @@ from ..store import Store
 from ..timeline import LARGEST, Side, Source, Timeline
 from ..wanted import read
 from .table import printable
+
+# Why a content is not shown.
+OF_NO_LOG, PRIVATE = "a step with no_log touched it", "not everybody may read it"
 
 _TYPES = {
     stat.S_IFREG: "file",
@@ -52,26 +55,32 @@ def collect(journal: Journal, tx_id: str, step: int | None = None, *, state_dir:
     steps = [one for one in journal.steps(tx_id) if step is None or one.n == step]
     if step is not None and not steps:
         raise Usage(f"Transaction {tx_id} has no step {step}.", hint=f"`acidctl show {tx_id}` lists its steps.")
-    directory = os.path.join(state_dir, "tx", tx_id)
-    if not tx.images or not os.path.exists(os.path.join(directory, "log")):
-        raise WrongState(
-            f"The images of transaction {tx_id} are gone: its retention has ended.", hint=f"`acidctl show {tx_id}` is what is left."
-        )
+    directory = images_of(tx, state_dir)
     paths = touched(directory)
     undone = {path for one in steps if one.state == UNDONE for path in paths.get(one.n, ())}
-    secret = {path for one in journal.steps(tx_id) if one.no_log for path in paths.get(one.n, ())}
+    secret = dict.fromkeys((path for one in journal.steps(tx_id) if one.no_log for path in paths.get(one.n, ())), OF_NO_LOG)
     span = Span(0, tx.epoch, tx.created_ns) if step is None else Span(steps[0].epoch, steps[0].epoch, 0)
     with contextlib.ExitStack() as stores:
         changes = _changes(journal, tx, span, state_dir=state_dir, stores=stores)
-        found = describe(changes, secret_paths=frozenset(secret), secrets=secrets)
+        found = describe(changes, secret=secret, secrets=secrets)
     return {
         "tx": tx_id,
         "state": tx.state,
         "step": step,
         "changes": found,
-        "host": _host(journal, tx, {change["path"] for change in found}) if step is None else [],
+        "host": host(journal, tx, {change["path"] for change in found}) if step is None else [],
         "undone": sorted(map(os.fsdecode, undone)),
     }
+
+
+def images_of(tx: Transaction, state_dir: str) -> str:
+    """The directory of its log. Raises WrongState."""
+    directory = os.path.join(state_dir, "tx", tx.id)
+    if not tx.images or not os.path.exists(os.path.join(directory, "log")):
+        raise WrongState(
+            f"The images of transaction {tx.id} are gone: its retention has ended.", hint=f"`acidctl show {tx.id}` is what is left."
+        )
+    return directory
 
 
 class Span(NamedTuple):
@@ -101,7 +110,7 @@ def _changes(journal: Journal, tx: Transaction, span: Span, *, state_dir: str, s
     )
 
 
-def _host(journal: Journal, tx: Transaction, told: set[str]) -> list[str]:
+def host(journal: Journal, tx: Transaction, told: set[str]) -> list[str]:
     """What the probes saw change, as sentences: until the commit, or until now. Paths are not told twice."""
     if tx.state not in OPEN | {COMMITTED}:
         return []
@@ -115,16 +124,16 @@ def _host(journal: Journal, tx: Transaction, told: set[str]) -> list[str]:
     return [sentence for sentence in sentences if not any(sentence.startswith(f"{path!r} ") for path in told)]
 
 
-def describe(changes: Iterable[Change], *, secret_paths: frozenset[bytes] = frozenset(), secrets: bool = False) -> list[dict[str, Any]]:
+def describe(changes: Iterable[Change], *, secret: Mapping[bytes, str], secrets: bool = False) -> list[dict[str, Any]]:
     """One dict a path: "path", "kind" (created, removed, changed, moved), "before", "after" (metadata), "differs" (their names),
-    "diff" (unified diff lines, or null) and "hidden" (why there is none, or null)."""
-    return [_describe(change, secret_paths, secrets=secrets) for change in changes]
+    "diff" (unified diff lines, or null) and "hidden" (why there is none, or null). `secret`: paths whose content is hidden, and why."""
+    return [_describe(change, secret, secrets=secrets) for change in changes]
 
 
-def _describe(change: Change, secret_paths: frozenset[bytes], *, secrets: bool) -> dict[str, Any]:
+def _describe(change: Change, secret: Mapping[bytes, str], *, secrets: bool) -> dict[str, Any]:
     before, after = change.before, change.after
     differs = [name for name in _metadata(before) | _metadata(after) if _metadata(before).get(name) != _metadata(after).get(name)]
-    hidden = None if secrets else _secret(change, secret_paths)
+    hidden = None if secrets else _secret(change, secret)
     diff, why = None, None
     if not _same_content(before, after):
         differs.append("content")
@@ -149,12 +158,11 @@ def _kind(change: Change) -> str:
     return "removed" if change.after is None else "changed"
 
 
-def _secret(change: Change, secret_paths: frozenset[bytes]) -> str | None:
-    if change.path in secret_paths or change.moved_from in secret_paths:
-        return "a step with no_log touched it"
-    if not others_may_read(change.path, change.before) or not others_may_read(change.path, change.after):
-        return "not everybody may read it"
-    return None
+def _secret(change: Change, secret: Mapping[bytes, str]) -> str | None:
+    why = secret.get(change.path) or secret.get(change.moved_from or b"")
+    if why is None and not all(others_may_read(change.path, side) for side in (change.before, change.after)):
+        return PRIVATE
+    return why
 
 
 def _metadata(side: Side | None) -> dict[str, Any]:
@@ -229,15 +237,20 @@ def _lines(text: str) -> list[str]:
     return lines
 
 
-def render(data: dict[str, Any]) -> str:
+def lines_of(changes: Iterable[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
-    for change in data["changes"]:
+    for change in changes:
         moved = f" from {printable(change['from'])}" if change["from"] else ""
         lines.append(f"{change['kind']} {printable(change['path'])}{moved}")
         lines += _metadata_lines(change)
         if change["hidden"]:
             lines.append(f"  content not shown: {change['hidden']}")
         lines += [printable(part, keep="\t") for line in change["diff"] or () for part in line.split("\n")]
+    return lines
+
+
+def render(data: dict[str, Any]) -> str:
+    lines = lines_of(data["changes"])
     lines += [printable(sentence) for sentence in data["host"]]
     if data["undone"]:
         lines += ["Undone since, so that only the paths are known:", *(f"  {printable(path)}" for path in data["undone"])]

@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("commit", _to_agent, "Commit the open transaction.").set_defaults(op="commit")
     verb("compensate", _to_agent, "Record a compensation, or its step's result (the controller does this).").set_defaults(op="compensate")
     verb("compensated", _compensated, "Say how a compensation went (the controller does this).")
+    verb("denied", _to_agent, "What was refused since this was last asked (the controller does this).").set_defaults(op="denied")
     verb("doom", _to_agent, "Make sure that the open transaction can only be rolled back.").set_defaults(op="doom")
     verb("confirm", _to_agent, "Renew the lease of the open transaction.").set_defaults(op="confirm")
     rollback = verb("rollback", _rollback, "Roll back the open transaction, or a committed one within its retention.")

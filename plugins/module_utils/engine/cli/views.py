@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import NoTransaction
 from ..journal import PATH, Journal
 from ..store import STATE
-from . import debts, diff, list, log, show
+from . import debts, diff, each, list, log, show, verbs
 
 Verb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 View = Callable[[argparse.Namespace, Journal], "dict[str, Any]"]
@@ -26,12 +26,13 @@ def add(verb: Verb) -> None:
     one = verb("show", _printer(_show, show.render), "The steps of a transaction, and what each touched.")
     _takes_transaction(one)
     one.add_argument("--paths", action="store_true", help=f"name every path, not the first {show.LISTED} of each step")
-    difference = verb("diff", _printer(_diff, diff.render), "What a transaction, or one step of it, changed.")
+    difference = verb("diff", _printer(_diff, _render_diff), "What a transaction, or one step of it, changed.")
     _takes_transaction(difference)
     difference.add_argument("step", nargs="?", type=int, default=None, help="number of the step (all of them)")
     difference.add_argument(
         "--secrets", action="store_true", help="also the content of no_log steps and of files that not everybody may read"
     )
+    difference.add_argument("--each", action="store_true", help="step by step")
     verb("debts", _printer(_debts, debts.render), "Compensations that are owed.")
     _takes_transaction(verb("log", _printer(_log, log.render), "What happened when in a transaction."))
 
@@ -73,11 +74,19 @@ def _show(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
 
 
 def _diff(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
+    request = verbs.request_of(arguments)
+    arguments.tx = str(request.get("tx") or arguments.tx)
+    if request.get("each") or arguments.each:
+        return each.collect(journal, _transaction(arguments, journal), state_dir=STATE, secrets=arguments.secrets)
     return diff.collect(journal, _transaction(arguments, journal), arguments.step, state_dir=STATE, secrets=arguments.secrets)
 
 
 def _debts(_arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
     return debts.collect(journal)
+
+
+def _render_diff(data: dict[str, Any]) -> str:
+    return each.render(data) if "each" in data else diff.render(data)
 
 
 def _log(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:

@@ -113,8 +113,8 @@ CALLS: tuple[Call, ...] = (
     # no before-image is possible: named irreversible
     Call("swapon", 167, 224, 87, "probed"),
     Call("swapoff", 168, 225, 115, "probed"),
-    Call("quotactl", 179, 60, 131, "irreversible"),
-    Call("quotactl_fd", 443, 443, 443, "irreversible"),
+    Call("quotactl", 179, 60, 131, "quota", (0,)),
+    Call("quotactl_fd", 443, 443, 443, "quota", (1,)),
     Call("acct", 163, 89, 51, "irreversible"),
     Call("mq_open", 240, 180, 277, "mq_open", (1,)),
     Call("mq_unlink", 241, 181, 278, "irreversible"),

@@ -12,6 +12,7 @@ import contextlib
 import os
 import typing as t
 
+from ..model import IRREVERSIBLE
 from .caller import Arguments, Caller, WillFail
 from .calls import CALLS, Call
 from .contents import Contents
@@ -68,7 +69,7 @@ class Capture:
         except WillFail:
             pass
         except Elsewhere:
-            images.tell("irreversible", "%s on a FUSE or network file system" % call.name)
+            images.tell(IRREVERSIBLE, "%s on a FUSE or network file system" % call.name)
 
     @property
     def durable(self) -> bool:

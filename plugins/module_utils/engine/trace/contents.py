@@ -13,6 +13,7 @@ import struct
 from .. import kernel
 from ..filesystems import VALUES
 from ..kernel import AT_EMPTY_PATH
+from ..model import IRREVERSIBLE
 from ..undolog import Value
 from .caller import Arguments, Caller, foretold, signed, value
 from .calls import OPEN_MASK, Call
@@ -68,7 +69,7 @@ class Contents:
             kind = stat.S_IFMT(place.found.mode)
             if kind == stat.S_IFBLK:
                 self._images.tell(
-                    "irreversible", "block device %d:%d opened for writing" % (os.major(place.found.rdev), os.minor(place.found.rdev))
+                    IRREVERSIBLE, "block device %d:%d opened for writing" % (os.major(place.found.rdev), os.minor(place.found.rdev))
                 )
             elif kind == stat.S_IFREG:
                 self._touch_contents(place)
@@ -119,7 +120,7 @@ class Contents:
             finally:
                 os.close(fd)
         except OSError:
-            self._images.tell("irreversible", "write to %s, which cannot be read" % os.fsdecode(path))
+            self._images.tell(IRREVERSIBLE, "write to %s, which cannot be read" % os.fsdecode(path))
             return
         self._images.log.append(Value(self._images.step, path, found))
         self._values.add(path)

@@ -23,10 +23,10 @@ import time
 import typing as t
 
 from .. import kernel
-from ..errors import StepRefused
+from ..errors import Denied, StepRefused
 from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, mounts_of, policy
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
-from ..model import ASKED
+from ..model import ASKED, IRREVERSIBLE
 from ..store import Store
 from ..undolog import (
     COPY,
@@ -126,11 +126,19 @@ class Images:
     """Takes images for one transaction. The caller holds the transaction's lock, and sets `step` and `thread` before each call."""
 
     def __init__(
-        self, store: Store, log: Writer, *, outside: t.Sequence[bytes], next_directory: int, observe: t.Callable[[Observed], None]
+        self,
+        store: Store,
+        log: Writer,
+        *,
+        outside: t.Sequence[bytes],
+        next_directory: int,
+        observe: t.Callable[[Observed], None],
+        deny: bool = False,
     ) -> None:
         self.store, self.log, self.reader = store, log, Reader()
         self.outside = OUTSIDE_PATHS + tuple(outside)
         self._observe = observe
+        self._deny = deny
         self._next_directory = next_directory
         self._directories: dict[Key, Directory] = {}
         self.by_number: dict[int, Directory] = {}
@@ -175,6 +183,9 @@ class Images:
         return fs.birth_times and self.epoch_start < state.btime <= time.clock_gettime_ns(time.CLOCK_REALTIME)
 
     def tell(self, kind: str, text: str) -> None:
+        """Say what the trace saw. Raises Denied for what no image can undo, where the transaction's policy forbids it."""
+        if kind == IRREVERSIBLE and self._deny:
+            raise Denied(text)
         known = (kind, text, self.step if kind == ASKED else 0)
         if known not in self._observed:
             self._observed.add(known)
@@ -200,20 +211,20 @@ class Images:
                 hint="Keep the play away from it.",
             )
         if fs.policy == FOREIGN:
-            self.tell("irreversible", "changes below %s (%s)" % (os.fsdecode(fs.mount_point), fs.fstype.decode()))
+            self.tell(IRREVERSIBLE, "changes below %s (%s)" % (os.fsdecode(fs.mount_point), fs.fstype.decode()))
         return None
 
     def _hidden(self, dev: int) -> None:
         """The host's namespace does not show this file system. The kernel's own (memfd, pipes) no namespace shows; one in memory that a
         step
         mounted for itself goes with its namespace."""
-        if dev in self._hidden_devices:
+        if dev in self._hidden_devices and not self._deny:
             return
         self._hidden_devices.add(dev)
         for mount in mounts_of(str(self.thread)):
             if mount.dev == dev and policy(mount.fstype) in (TRACED, UNKNOWN) and mount.fstype != b"tmpfs":
                 what = "%s file system at %s" % (mount.fstype.decode(), os.fsdecode(mount.point))
-                self.tell("irreversible", "changes on the %s, which only a step's own mount namespace shows" % what)
+                self.tell(IRREVERSIBLE, "changes on the %s, which only a step's own mount namespace shows" % what)
                 return
 
     def key(self, state: Stat, dirfd: int, name: bytes, flags: int = 0) -> Key:

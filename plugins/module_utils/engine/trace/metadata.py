@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 
 from ..kernel import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
+from ..model import IRREVERSIBLE
 from .caller import Arguments, Caller, signed, value
 from .calls import IOCTLS, Call
 from .contents import Contents
@@ -91,4 +92,4 @@ class Metadata:
         elif does == "content_fd":
             self._contents.open_place(self._caller.inode(signed(arguments[0])), os.O_RDWR)
         elif does is not None:
-            self._images.tell("irreversible", "ioctl %#x (%s)" % (request, does))
+            self._images.tell(IRREVERSIBLE, "ioctl %#x (%s)" % (request, does))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import struct
 
-from ..model import ASKED
+from ..model import ASKED, IRREVERSIBLE
 from .caller import Arguments, Caller, signed
 from .calls import NAMESPACE_MASK, Call
 from .images import Images, below
@@ -23,6 +23,9 @@ _NOT_DOERS = (
     b"/run/systemd/userdb",
     b"/var/run/nscd",
 )
+
+# quotactl(2) subcommands that only read (linux/quota.h, dqblk_xfs.h)
+_QUOTA_READS = (0x800001, 0x800004, 0x800005, 0x800007, 0x800009, 0x5803, 0x5805, 0x5808, 0x5809)
 
 
 class Surroundings:
@@ -63,23 +66,27 @@ class Surroundings:
             self._caller.resolver.careful = True
 
     def irreversible(self, arguments: Arguments, call: Call) -> None:
-        self._images.tell("irreversible", call.name)
+        self._images.tell(IRREVERSIBLE, call.name)
+
+    def quota(self, arguments: Arguments, call: Call) -> None:
+        if arguments[call.at[0]] >> 8 & 0xFFFFFF not in _QUOTA_READS:
+            self._images.tell(IRREVERSIBLE, call.name)
 
     def probed(self, arguments: Arguments, call: Call) -> None:
         """A probe captured it at begin."""
 
     def mq_open(self, arguments: Arguments, call: Call) -> None:
         if arguments[1] & os.O_CREAT:
-            self._images.tell("irreversible", "POSIX message queue made")
+            self._images.tell(IRREVERSIBLE, "POSIX message queue made")
 
     def adjtime(self, arguments: Arguments, call: Call) -> None:
         if self._caller.memory(arguments[call.at[0]], 4) != bytes(4):  # modes: 0 only reads the clock
-            self._images.tell("irreversible", call.name)
+            self._images.tell(IRREVERSIBLE, call.name)
 
     def bpf(self, arguments: Arguments, call: Call) -> None:
         if arguments[0] == 6:  # BPF_OBJ_PIN
-            self._images.tell("irreversible", "bpf object pinned")
+            self._images.tell(IRREVERSIBLE, "bpf object pinned")
 
     def sysv(self, arguments: Arguments, call: Call) -> None:
         if arguments[call.at[0]] & 0o1000:  # IPC_CREAT
-            self._images.tell("irreversible", "%s made a System V object" % call.name)
+            self._images.tell(IRREVERSIBLE, "%s made a System V object" % call.name)
