@@ -132,7 +132,9 @@ class Box:
         if not self._mounted:
             self._mount()
         (self.folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
-        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _BOOT, "box", str(self.root), *argv]
+        uptime = -int(time.clock_gettime(time.CLOCK_BOOTTIME))
+        namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--time", f"--boottime={uptime}", f"--monotonic={uptime}"]
+        command = ["unshare", *namespaces, "sh", "-c", _BOOT, "box", str(self.root), *argv]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
         return self._process
 

@@ -51,6 +51,8 @@ class Ends:
         undos: collections.abc.Iterable[tuple[int, int]] = (),
     ) -> None:
         self._now, self._sealed = now, sealed
+        #: the end of a step that was never sealed, also of one whose row a power cut took from the journal
+        self._torn = now.booted_ns or now.ns
         self._ends: dict[int, int] = {0: sealed[0].ended_ns} if 0 in sealed else {}
         self._windows: list[tuple[int, int]] = [(run.began_ns, run.ended_ns or now.ns) for run in runs]
         self._undos = tuple(undos)
@@ -66,7 +68,7 @@ class Ends:
                 if seal is not None:  # some of its processes lived on, and nobody saw when they ended
                     self._windows.append((end, now.ns))
             else:
-                end = now.booted_ns or now.ns
+                end = self._torn
             self._ends[step.n] = end
             self._windows.append((step.started_ns - _TICK_NS, end))
 
@@ -74,7 +76,7 @@ class Ends:
         """The end of the last of a set of steps (bits); 0 for none."""
         known = self._known.get(steps)
         if known is None:
-            known = self._known[steps] = max((self._ends.get(n, 0) for n in _members(steps)), default=0)
+            known = self._known[steps] = max((self._ends.get(n, self._torn if n else 0) for n in _members(steps)), default=0)
         return known
 
     def when(self, ctime_ns: int, end_ns: int) -> str:
