@@ -26,7 +26,7 @@ TOP = Path(__file__).resolve().parent.parent.parent
 LAB = TOP / "tests" / "lab" / "lab"
 COLLECTIONS = TOP / ".build" / "collections"
 ANSIBLE = TOP / ".build" / "venv" / "bin" / "ansible-playbook"
-ENVIRONMENT = {**os.environ, "ACID_LAB": "bench"}
+ENVIRONMENT = {**os.environ, "ACID_LAB": os.environ.get("ACID_LAB", "bench")}
 HOSTS = {"ext4": "e1", "btrfs": "b1"}
 
 # (title, work on the host, file system, numerator, denominator, wanted)
@@ -135,6 +135,30 @@ def on_host(rounds: int, only: str) -> list[str]:
     return lines
 
 
+# (title, key of on_host.py's answer, wanted)
+PROBES = (
+    ("all probes together, as at begin", "together", "300 ms"),
+    ("the probe etc, nothing changed since the last transaction", "etc", "150 ms"),
+    ("the probe etc on a host that it has never seen", "etc, never seen before", ""),
+    ("begin, on the host, probes included", "begin", ""),
+)
+
+
+def probes(rounds: int) -> list[str]:
+    output = lab("ssh", HOSTS["ext4"], f"python3 /root/on_host.py probes {rounds}")
+    results = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    lines = []
+    for title, key, wanted in PROBES:
+        found = [result[key] for result in results]
+        shown = f"**{statistics.median(found):.0f} ms** ({min(found):.0f} to {max(found):.0f})"
+        lines.append(f"| {title} | {shown} | {wanted and 'below ' + wanted} | | {len(found)} |")
+    rest = sorted(set(results[0]) - {key for _title, key, _wanted in PROBES})
+    each = ", ".join(f"{name} {statistics.median(result[name] for result in results):.1f}" for name in rest)
+    lines.append(f"| each other probe, ms | | | {each} | {len(results)} |")
+    print("\n".join(lines), flush=True)
+    return lines
+
+
 def machine() -> str:
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "unknown"
@@ -157,7 +181,9 @@ def main() -> int:
             warm = Plays(Path(folder))
             for host in HOSTS.values():
                 warm.run(host, with_callback=True, pipelining=True)
-            lines = [] if arguments.only == "plays" else on_host(arguments.rounds, arguments.only)
+            lines = [] if arguments.only in ("plays", "probes") else on_host(arguments.rounds, arguments.only)
+            if arguments.only in ("", "probes"):
+                lines += probes(arguments.rounds)
             if arguments.only in ("", "plays"):
                 lines += plays(arguments.play_rounds, Path(folder))
     finally:

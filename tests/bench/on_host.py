@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs on a lab host, as root: times work plainly, traced as a step, and under strace, in turn. Prints one JSON object a round.
 
-    python3 on_host.py WORK ROUNDS          WORK: chmod, rm, dpkg, sqlite, rollback
+    python3 on_host.py WORK ROUNDS          WORK: chmod, rm, dpkg, sqlite, rollback, probes
 
 Only the work is timed; preparing and rolling back are not, except for `rollback`, which is about them.
 """
@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 ACIDCTL = "/usr/local/sbin/acidctl"
@@ -42,7 +43,7 @@ def call(verb, request):
 class Transaction:
     def __init__(self):
         answer = call("begin", {"name": "bench", "owner": "bench", "options": {}})
-        self.id, self.token = answer["tx"], answer["token"]
+        self.id, self.token, self.seconds = answer["tx"], answer["token"], answer["seconds"]
         self.count = 0
 
     def step(self, command):
@@ -148,7 +149,32 @@ def rollback():
     return result
 
 
-WORK = {"chmod": chmod, "rm": rm, "dpkg": dpkg, "sqlite": sqlite, "rollback": rollback}
+def probes():
+    """Milliseconds of each probe's capture and of all together, as at begin; of begin itself; of `etc` where it has seen nothing yet."""
+    sys.path.insert(0, "/usr/local/lib/acid/current")
+    from engine.probes.etc import Etc
+    from engine.probes.registry import Probes
+
+    def milliseconds(function):
+        start = time.monotonic()
+        function()
+        return 1000 * (time.monotonic() - start)
+
+    def all_of_them():
+        for probe in Probes().before_files():
+            if not probe.check():
+                probe.capture()
+
+    with tempfile.TemporaryDirectory(dir="/var/lib") as empty:
+        cold = milliseconds(Etc(state=empty).capture)
+    all_of_them()
+    transaction = Transaction()
+    transaction.rollback()
+    each = {probe.name: milliseconds(probe.capture) for probe in Probes().before_files() if not probe.check()}
+    return {"together": milliseconds(all_of_them), "etc, never seen before": cold, "begin": 1000 * transaction.seconds, **each}
+
+
+WORK = {"chmod": chmod, "rm": rm, "dpkg": dpkg, "sqlite": sqlite, "rollback": rollback, "probes": probes}
 
 if __name__ == "__main__":
     for _round in range(int(sys.argv[2])):

@@ -170,3 +170,31 @@ def test_health_says_which_probes_apply(world: World) -> None:
     health = "/usr/bin/python3 -IS /usr/local/lib/acid/current/acidctl health --json"
     probes = json.loads(world.host.sh(f"unshare -m sh -c 'mount -t tmpfs x /usr/sbin; {health}'"))["probes"]
     assert "neither nft" in probes["nftables"]
+
+
+SWAPS = "awk '/lab-swap/ {print $1, $5}' /proc/swaps | sort"
+
+
+def test_swap(world: World) -> None:
+    """The oracle does not look: all hosts of a machine share its kernel's swap."""
+    host = world.host
+    make = "truncate -s 0 {0}; chattr -f +C {0} || true; fallocate -l 2M {0}; chmod 600 {0}; mkswap -q {0}\n"
+    host.sh("".join(make.format(f"/srv/lab-swap-{name}") for name in ("one", "two", "three")))
+    host.sh("swapon -p 7 /srv/lab-swap-one; swapon -p 8 /srv/lab-swap-two")
+    try:
+        world.last = host.state()
+        before = host.sh(SWAPS)
+        assert before == "/srv/lab-swap-one 7\n/srv/lab-swap-two 8\n"
+        host.begin()
+        host.step("swapoff /srv/lab-swap-one; rm /srv/lab-swap-one; swapon /srv/lab-swap-three")
+        host.step(
+            make.format("/srv/lab-swap-new") + "swapon -p 5 /srv/lab-swap-new; swapoff /srv/lab-swap-two; swapon -p 3 /srv/lab-swap-two"
+        )
+        assert [line.split()[0][-4:] for line in host.sh(SWAPS).splitlines()] == ["-new", "hree", "-two"]
+        summary = host.rollback()
+        assert (summary["state"], summary["differs"], summary["irreversible"]) == ("ABORTED", [], [])
+        assert host.sh(SWAPS) == before
+        assert [str(found) for found in compare(world.last, host.state())] == []
+    finally:
+        host.sh("awk '/lab-swap/ {print $1}' /proc/swaps | xargs -rn1 swapoff; rm -f /srv/lab-swap-*", check=False)
+    world.last = host.state()
