@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 import uuid
@@ -36,7 +37,10 @@ class Driver:
     def compensate(self, name: str, fails: int = 0, **more: Any) -> Done:
         host = None if self.own else [{"argv": ["sh", "-c", self.tell(name, fails)]}]
         request = {"id": name, "name": name, "step": name, "body": json.dumps([name, fails]), "host": host, "seconds": 30, **more}
-        return self.rig.ctl("compensate", tx=self.rig.tx, token=self.rig.token, **request)
+        request = {"tx": self.rig.tx, "token": self.rig.token, **request}
+        return self.rig.run(
+            "acidctl", "compensate", "--json", "--request", "-", stdin=base64.b64encode(json.dumps(request).encode()).decode()
+        )
 
     def step(self, op: Op) -> bool:
         if op.kind in ("compensated", "torn") and self.compensate(op.name, op.fails).code:
@@ -117,3 +121,125 @@ def test_a_random_program_leads_to_what_the_model_says(rig: Rig, seed: int) -> N
         model.do(Op("rollback"))
         assert driver.log == model.log
     assert model.owes == []
+
+
+def compensated(driver: Driver, *names: str, **more: Any) -> None:
+    for number, name in enumerate(names):
+        assert driver.compensate(name, **more).code == 0
+        assert driver.rig.run(*driver.rig.argv(["bash", "-c", f"echo {number} > {driver.rig.root}/f0"], step=name)).code == 0
+        assert driver.compensate(name, **more, result=json.dumps({"of": name})).code == 0
+
+
+def next_one(driver: Driver, session: str, **more: str) -> dict[str, Any]:
+    answer: dict[str, Any] = driver.rig.ctl("rollback", tx=driver.rig.tx, session=session, **more).json
+    return answer
+
+
+def test_a_claim_keeps_others_out_until_it_ends(rig: Rig) -> None:
+    driver = Driver(rig, own=True)
+    rig.begin()
+    compensated(driver, "one", "two", seconds=-8)  # 2 seconds
+    mine = next_one(driver, "a")["compensate"]
+    assert mine["id"] == "two"
+    assert next_one(driver, "b")["busy"]["name"] == "two"
+    assert rig.ctl("commit", tx=rig.tx, token=rig.token, steps=[]).code != 0
+    rig.sh("sleep 2.1")
+    theirs = next_one(driver, "b")["compensate"]
+    assert (theirs["id"], theirs["attempts"]) == ("two", 1)
+    assert driver.report(mine, "late, and failed")["state"] == "RUNNING"
+    assert driver.report(mine, "")["state"] == "PAID"  # late, and good: it has happened
+    assert driver.report(theirs, "not today")["state"] == "PAID"
+    assert next_one(driver, "a")["compensate"]["id"] == "one"
+    assert next_one(driver, "b")["busy"]["name"] == "one"
+    rig.sh("sleep 2.1")
+    one = next_one(driver, "b")["compensate"]
+    driver.report(one, "")
+    assert next_one(driver, "b")["state"] == "ABORTED"
+    assert next_one(driver, "a")["state"] == "ABORTED"
+
+
+def test_on_its_way_to_a_savepoint_a_transaction_does_nothing_else(rig: Rig) -> None:
+    driver = Driver(rig, own=True)
+    rig.begin()
+    rig.savepoint("s")
+    compensated(driver, "one")
+    handed = next_one(driver, "a", to="s")["compensate"]
+    for refused in (
+        rig.ctl("commit", tx=rig.tx, token=rig.token, steps=[]),
+        rig.ctl("savepoint", tx=rig.tx, token=rig.token, name="t"),
+        driver.compensate("two"),
+    ):
+        assert refused.error["class"] == "wrong-state"
+    assert rig.run(*rig.argv(["true"])).code == 97
+    rig.sh("pkill -9 -f 'acidctl [a]gent'")  # it has to know so after its death too
+    rig.sh("for i in $(seq 50); do acidctl info >/dev/null && [ -S /run/acid/agent.sock ] && break; sleep 0.1; done; sleep 0.3")
+    assert rig.ctl("commit", tx=rig.tx, token=rig.token, steps=[]).error["class"] == "wrong-state"
+    driver.report(handed, "")
+    assert next_one(driver, "b", to="s")["state"] == "ACTIVE"
+    assert rig.run(*rig.argv(["true"])).code == 0
+    rig.commit()
+
+
+def test_a_dead_agent_goes_on_where_it_was(rig: Rig) -> None:
+    """Killed again and again in the undo: each is paid, in order, and what was paid stays so."""
+    driver = Driver(rig, own=False)
+    names = [f"c{number}" for number in range(8)]
+    before = rig.look()
+    rig.begin()
+    for name in names:
+        host = [{"argv": ["sh", "-c", driver.tell(name) + "; sleep 0.2"]}]
+        compensated(driver, name, host=host)
+    kills = 4
+    rig.start(f"acidctl rollback {rig.tx} > {LOG}/out 2>&1")
+    for _kill in range(kills):
+        rig.sh("sleep 0.37; pkill -9 -f 'acidctl [a]gent'", good=False)
+    for _wait in range(150):
+        if rig.ctl("info", rig.tx).json["transaction"]["state"] == "ABORTED":
+            break
+        rig.sh("sleep 0.2")
+    order = [name for name, _world in driver.log]
+    assert list(dict.fromkeys(order)) == names[::-1]
+    assert order == sorted(order, reverse=True)
+    assert len(order) - len(names) <= kills
+    assert [one["state"] for one in rig.ctl("show", rig.tx).json["compensations"]] == ["PAID"] * len(names)
+    assert rig.changed(before) == []
+
+
+def test_odd_commands_and_names(rig: Rig) -> None:
+    driver = Driver(rig, own=False)
+    odd = "n\"a'm\\e\n\t\u2028 {{ x }} \udc80".encode("utf-8", "replace").decode()
+    rig.begin()
+    commands = [
+        {"argv": ["sh", "-c", f"cat > {LOG}/stdin"], "stdin": "in\n"},
+        {"argv": ["false"], "creates": f"{LOG}/std*"},
+        {"argv": ["false"], "removes": f"{LOG}/nothing"},
+        {"argv": ["./here", "two words"], "chdir": LOG},
+        {"argv": ["sh", "-c", f"umask > {LOG}/umask; echo $PATH > {LOG}/path; ps -o ni= $$ > {LOG}/nice"]},
+    ]
+    rig.write(f"{LOG}/here", '#!/bin/sh\necho "$1" > said\n', mode=0o755)
+    compensated(driver, odd, host=commands)
+    assert driver.rig.ctl("rollback", tx=rig.tx).json["state"] == "ABORTED"
+    assert rig.sh(f"cd {LOG}; cat stdin said umask path").out.splitlines()[:3] == ["in", "two words", "0022"]
+    assert "/usr/local/bin" in rig.sh(f"cat {LOG}/path").out
+    assert odd.split("\n")[0][:4] in rig.run("acidctl", "show", rig.tx).out
+    assert rig.ctl("debts").json["debts"] == []
+
+
+def test_the_host_leaves_to_others_what_it_cannot_run_and_resolve_ends_the_debt(rig: Rig) -> None:
+    driver = Driver(rig, own=True)
+    before = rig.look()
+    rig.begin()
+    compensated(driver, "far")
+    driver.own = False
+    compensated(driver, "near")
+    done = rig.ctl("rollback", tx=rig.tx).json
+    assert done["state"] == "UNDO_FAILED"
+    assert [(one["name"], one["state"]) for one in done["compensations"]] == [("far", "OWED"), ("near", "PAID")]
+    assert rig.changed(before) == []
+    (debt,) = rig.ctl("debts").json["debts"]
+    assert (debt["name"], debt["host"]) == ("far", None)
+    assert rig.ctl("info").json["debts"] == [rig.tx]
+    assert rig.try_begin().error["class"] == "blocked"
+    rig.ctl("resolve", rig.tx)
+    assert rig.ctl("debts").json["debts"] == []
+    assert rig.try_begin().code == 0
