@@ -156,8 +156,9 @@ def _run(task: Task, variables: dict[str, Any]) -> str:
         return ""
     if result.get("_ansible_no_log") or task.no_log:
         return f"{task.get_name()}: it failed (the output is hidden by 'no_log: true')"
+    result = next((item for item in result.get("results") or [] if isinstance(item, dict) and item.get("failed")), result)
     words = [str(result.get(key) or "").strip() for key in ("msg", "stderr", "module_stderr")]
-    return ": ".join([task.get_name(), *(word.splitlines()[-1][:300] for word in words if word)])
+    return ": ".join([task.get_name(), *([word.splitlines()[-1][:300] for word in words if word] or ["it failed"])])
 
 
 def _load(data: dict[str, Any], around: Any) -> Task:

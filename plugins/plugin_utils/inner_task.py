@@ -60,6 +60,7 @@ class Ran(NamedTuple):
 
 def run(task: Task, task_vars: dict[str, Any]) -> Ran:
     register = task.register
+    task_vars = {**task_vars, **task.get_vars()}
     worker = worker_process.current_worker
     known = {
         "host": worker._host,

@@ -238,3 +238,101 @@ def test_a_block_sets_its_savepoint_once_before_its_first_task(controller):
     ]
     assert shown == ["outer", "inner-2", "inner-2", "loop"]
     assert controller.verbs() == ["begin", "savepoint", "exec", "savepoint", "exec", "rollback", "exec", "savepoint", "exec", "commit"]
+
+
+KEYWORDS = """
+- hosts: all
+  gather_facts: false
+  strategy: free
+  vars: {log: "{{ playbook_dir }}/log", each: [1, 2], acid_savepoint: start, ansible_async_dir: "{{ playbook_dir }}/jobs"}
+  handlers:
+    - name: handled
+      command: echo handler
+      vars: {acid_compensate: {shell: "echo {{ acid_result.stdout }} >> {{ log }}"}}
+  tasks:
+    - command: echo notifies
+      notify: handled
+      become: false
+      vars:
+        acid_compensate:
+          - shell: echo {{ item }}-{{ inner }} >> {{ log }}
+            loop: "{{ each }}"
+            vars: {inner: "{{ acid_result.stdout }}"}
+          - shell: test -f {{ log }}.2 || { touch {{ log }}.2; false; }
+            register: tried
+            until: tried is succeeded
+            delay: 0
+          - set_fact: {fact: "{{ tried.attempts }}"}
+          - command: echo {{ fact }}
+            register: said
+            changed_when: false
+            failed_when: said.stdout != '2'
+          - command: "false"
+            ignore_errors: true
+          - shell: echo done >> {{ log }}
+            async: 10
+            poll: 1
+    - include_tasks: more.yml
+      loop: [x, y]
+      loop_control: {loop_var: outer}
+    - meta: flush_handlers
+    - command: sleep 3
+      timeout: 1
+      vars: {acid_compensate: {shell: "echo {{ acid_result is failed }}-{{ acid_result.interrupted | default('no') }} >> {{ log }}"}}
+"""
+MORE = """
+- command: echo {{ outer }}{{ item }}
+  loop: [1, 2]
+  register: tries
+  until: tries is failed or tries.attempts == 2
+  retries: 1
+  delay: 0
+  failed_when: false
+  vars: {acid_compensate: {shell: "echo {{ acid_result.stdout }} >> {{ log }}"}}
+"""
+
+
+def test_all_keywords_of_tasks(controller):
+    controller.write(MORE, "more.yml")
+    run = controller.play(KEYWORDS)
+    assert run.rc == 2, run.stdout + run.stderr
+    assert [call["request"]["problem"] for call in controller.calls("compensated")] == [""] * 7, run.stderr
+    lines = (controller.folder / "log").read_text().split()
+    assert lines == ["True-no", "handler", "y2", "y1", "x2", "x1", "1-notifies", "2-notifies", "done"], run.stdout
+
+
+def test_tx_step_compensates_each_item(controller):
+    run = controller.play(
+        """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - acid.host.tx_begin:
+    - acid.host.tx_step:
+        task: {command: "echo {{ item }}"}
+        compensate:
+          shell: "echo {{ item }}-{{ acid_result.stdout }} >> {{ playbook_dir }}/log"
+      loop: [a, b]
+      register: steps
+    - acid.host.tx_step:
+        task: {command: "false"}
+        compensate: "{{ by }}"
+      ignore_errors: true
+      vars: {by: [{shell: "echo {{ acid_result.rc }} >> {{ playbook_dir }}/log"}]}
+    - assert:
+        that: steps.results | map(attribute='stdout') | list == ['a', 'b']
+    - acid.host.tx_rollback:
+""",
+        callback=False,
+    )
+    assert run.rc == 0, run.stdout
+    assert (controller.folder / "log").read_text() == "1\nb-b\na-a\n"
+
+
+def test_an_undo_that_is_not_exact_fails_the_task_that_asked_for_it(controller):
+    answer = {"tx": "tx-1", "state": "UNDO_FAILED", "differs": ["compensation 'x' is owed"], "steps": [], "paths": 0}
+    controller.answer(rollback={"out": answer})
+    text = "- hosts: all\n  gather_facts: false\n  tasks:\n    - acid.host.tx_begin:\n    - acid.host.tx_rollback:\n"
+    run = controller.play(text, callback=False)
+    assert run.rc == 2
+    assert "compensation 'x' is owed" in run.stdout
