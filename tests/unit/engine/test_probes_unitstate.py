@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
-from engine.probes.unitstate import ABSENT, PROPERTIES, Unit, concerns, kept_up, moves, parse
+from engine.probes.unitstate import ABSENT, PROPERTIES, Clock, Unit, concerns, kept_up, moves, parse
 
 FIXTURES = Path(__file__).parent / "fixtures" / "systemd"
 BEFORE = parse((FIXTURES / "before.txt").read_text())
@@ -28,7 +28,7 @@ def unit(**fields) -> Unit:
 def test_parse_reads_every_paragraph() -> None:
     assert len(AFTER) == sum(line.startswith("Id=") for line in (FIXTURES / "after.txt").read_text().splitlines()) == 71
     cron = AFTER["cron.service"]
-    assert (cron.load, cron.active, cron.enabled, cron.type, cron.can_reload) == ("loaded", "active", "enabled", "simple", False)
+    assert (cron.load, cron.active, cron.type, cron.can_reload) == ("loaded", "active", "simple", False)
     assert len(cron.invocation) == 32
     assert cron.times[0] > 0
     assert AFTER["lab-d.service"].restarts > BEFORE["lab-d.service"].restarts
@@ -43,7 +43,7 @@ def test_an_image_survives_json() -> None:
 
 
 def test_what_steps_moved_and_nothing_else() -> None:
-    found = moves(BEFORE, AFTER, by_a_step=in_window)
+    found = moves(BEFORE, AFTER, clock=Clock(in_window, in_window))
     assert found.stop == ("lab-e.service", "lab-run.service")
     assert found.start == ("lab-c.service",)
     assert found.restart == ("lab-a.service", "lab-o.service")
@@ -62,6 +62,21 @@ def test_what_a_timer_runs_counts_when_the_timer_did_not_fire() -> None:
     quiet = dict(AFTER)
     quiet["lab-t.timer"] = AFTER["lab-t.timer"]._replace(triggered=BEFORE["lab-t.timer"].triggered)
     assert "lab-t.service" in moves(BEFORE, quiet).stop
+
+
+def test_what_a_timer_runs_counts_when_a_step_started_the_timer_anew() -> None:
+    moved = dict(AFTER)
+    moved["lab-t.timer"] = AFTER["lab-t.timer"]._replace(invocation="another")
+    assert "lab-t.service" in moves(BEFORE, moved).stop
+
+
+def test_a_start_takes_a_daemon_that_was_asked_and_an_end_does_not() -> None:
+    in_a_step_that_asked_nobody = Clock(in_window, lambda us: False)
+    found = moves(BEFORE, AFTER, clock=in_a_step_that_asked_nobody)
+    assert (found.stop, found.restart) == ((), ())
+    assert found.start == ("lab-c.service",)
+    activated = {**AFTER, "lab-e.service": AFTER["lab-e.service"]._replace(triggered_by=("lab-e.socket",))}
+    assert moves(BEFORE, activated, clock=in_a_step_that_asked_nobody).stop == ("lab-e.service",)
 
 
 def test_nothing_moved_is_nothing() -> None:
@@ -120,6 +135,9 @@ def test_a_unit_that_failed_in_the_transaction_is_started_and_its_failure_forgot
         ("dbus.socket", True),
         ("apt-daily.timer", True),
         ("system-lab.slice", True),
+        ("lab-deep.slice", True),
+        ("system.slice", False),
+        ("system-acid\\x2dagent.slice", False),
         ("user-0.slice", False),
         ("session-3.scope", False),
         ("dev-sda.device", False),

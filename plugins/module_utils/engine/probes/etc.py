@@ -10,6 +10,7 @@ manifest says is not read again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -21,9 +22,9 @@ from .filetree import Entry, Tree, compare_entries, names_in, put_back, read, re
 from .manifest import Manifest, aside, digest_of, dump, load
 
 STATE = "/var/lib/acid/etc"
-TREES = (b"/etc", b"/run/systemd/system", b"/run/systemd/system.control")
+TREES = (b"/etc", b"/run/systemd/system", b"/run/systemd/system.control", b"/root/.config/systemd")
 # What systemd's own daemons write is theirs at any time of a step; elsewhere only while a step talked to some daemon.
-KNOWN_TREES = (b"/etc/systemd", b"/run/systemd/system", b"/run/systemd/system.control")
+KNOWN_TREES = (b"/etc/systemd", b"/run/systemd/system", b"/run/systemd/system.control", b"/root/.config/systemd")
 KNOWN_FILES = frozenset(
     (
         b"/etc/adjtime",
@@ -77,8 +78,8 @@ class Etc(Probe):
         inside: Tree = {}
         for tree in self._trees:
             inside.update(read_tree(tree, known.inside, keep=self._contents.add, now_ns=now_ns, without=WITHOUT))
-        # The directories around them: daemons replace files by rename, which changes the directory's time.
-        folders = {os.path.dirname(tree) for tree in self._trees} - set(inside) - {b"/"}
+        # The directories around them: daemons replace files by rename, which changes the directory's time, and make what is missing.
+        folders = {_nearest(tree) for tree in self._trees} - set(inside) - {b"/"}
         around = {path: entry for path in sorted(folders) for entry in [read(path, known.around.get(path), now_ns=now_ns)] if entry}
         return Manifest(inside, around)
 
@@ -119,6 +120,10 @@ class Etc(Probe):
                 continue
             touched.add(os.path.dirname(path))
             outcome += self._converge(path, old, new, difference, circumstances)
+        for path in _in_between(self._trees, then):
+            if (now_there := read(path)) is not None and self._in_time(path, now_there.ctime_ns, circumstances):
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
         directories = {path: entry for path, entry in {**then.around, **was}.items() if entry.is_directory}
         names = names_in(was)
         for path in sorted(directories, reverse=True):
@@ -209,3 +214,23 @@ class Etc(Probe):
             found: Mapping[bytes, Entry] = self._manifest(digest).inside
             contents |= {entry.digest for entry in found.values()}
         self._contents.keep_only(digests | contents)
+
+
+def _nearest(tree: bytes) -> bytes:
+    """The directory above that is there."""
+    while len(tree) > 1:
+        tree = os.path.dirname(tree)
+        if os.path.isdir(tree):
+            break
+    return tree
+
+
+def _in_between(trees: Iterable[bytes], then: Manifest) -> list[bytes]:
+    """Directories above trees that were not there, innermost first."""
+    found = []
+    for tree in trees:
+        path = os.path.dirname(tree)
+        while len(path) > 1 and path not in then.around and path not in then.inside:
+            found.append(path)
+            path = os.path.dirname(path)
+    return found

@@ -1,195 +1,186 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The state of systemd's units: what the steps started is stopped before the files go back, the rest is brought back after them.
+"""The state of systemd's units: PID 1's, and those of users whose own systemd runs.
 
-What a step restarted is stopped before as well and started after: a service that writes its state when it ends must do so before its
-files are put back. Units that carry the host (`unitstate.kept_up`) are restarted in one go instead.
-A reload that went past systemd (kill -HUP, nginx -s reload) leaves no trace in its state and is not seen.
+Users' services stop before the system's and start after them. A reload that went past systemd (kill -HUP, nginx -s reload) leaves no trace
+in its state and is not seen, unless the service tells systemd of it.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-from ..commands import Output, run
 from ..errors import ProbeFailed
+from . import shelf, transient
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
-from .unitstate import ABSENT, PROPERTIES, Moves, Unit, concerns, kept_up, moves, parse
-
-# A job may take as long as the unit's own TimeoutStopSec and TimeoutStartSec (90 s each by default).
-_JOB = 200.0
-_QUERY = 30.0
+from .manager import QUERY, Manager
+from .unitstate import Unit
+from .unitundo import UnitUndo, read_units
+from .usermanagers import linger_again, lingering, running, stop_lingering
 
 
 class Systemd(Probe):
     name = "systemd"
 
     def __init__(self) -> None:
-        # What went down with a unit that before_files stopped (Requires=, BindsTo=): after_files starts it again.
-        self._taken_down: frozenset[str] = frozenset()
+        self._system = Manager()
+        # By uid; None is PID 1's. Made in the first half of an undo, for what the second has to know of it.
+        self._undos: dict[int | None, tuple[Image | None, UnitUndo]] = {}
 
     def capture(self) -> Image:
         if not os.path.isdir("/run/systemd/system"):
             return {"managed": False, "units": {}}
-        shown = _systemctl("show", "--property=" + ",".join(PROPERTIES), "*", timeout=_QUERY)
-        if not shown.ok:
-            raise ProbeFailed(f"systemd does not say which units there are: {shown.complaint}.", hint="Try `systemctl list-units`.")
-        return {"managed": True, "units": {name: unit.to_json() for name, unit in parse(shown.out).items() if concerns(name)}}
+        users = running()
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            # Each manager is a process of its own, and takes its time.
+            asked = {uid: pool.submit(_look, Manager(uid)) for uid in users}
+            found = _look(self._system)
+            others = {uid: future.result() for uid, future in asked.items()}
+        return {
+            "managed": True,
+            **(found or {}),
+            "users": {str(uid): {"invocation": users[uid], **seen} for uid, seen in others.items() if seen is not None},
+            "lingering": lingering(),
+            "shelves": shelf.look(),
+        }
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         if not before["managed"]:
             return []
         if not now["managed"]:
             return ["systemd was PID 1, and is not."]
-        if circumstances.at_boot:
+        if circumstances.at_boot or _rebooted(circumstances):
             return []
-        was, is_now = _units(before), _units(now)
-        left = None if circumstances.left is None else _units(circumstances.left)
-        by_a_step = _clock(circumstances, undo_too=False) if left is None else None
-        moved = moves(was, is_now, by_a_step=by_a_step, rebooted=circumstances.rebooted)
-        ours = moved.names if left is None else moves(was, left).names
-        sentences = [
-            f"Unit {name} is {is_now.get(name, ABSENT).active}, and was {was.get(name, ABSENT).active}."
-            for name in moved.stop + moved.start
-            if name in ours
+        sentences = self._undo(None, before, circumstances).differences(read_units(now["units"]), circumstances)
+        for uid in self._same_users(before, now):
+            seen = read_units(now["users"][str(uid)]["units"])
+            sentences += self._undo(uid, before, circumstances).differences(seen, circumstances)
+        return sentences + [
+            f"The services of user {user} run without a login, and did not." for user in _born_lingering(before, now, circumstances)
         ]
-        # Enabling has no time of its own: who did it is told by the links, which are the probe etc's and the trace's.
-        for name in sorted({*was, *is_now} if not circumstances.windows else ()):
-            old, new = was.get(name, ABSENT).enabled, is_now.get(name, ABSENT).enabled
-            if old and new and old != new and (left is None or left.get(name, ABSENT).enabled != old):
-                sentences.append(f"Unit {name} is {new}, and was {old}.")
-        return sentences
 
     def before_files(self, before: Image, circumstances: Circumstances) -> Outcome:
-        return _or_failure(self._stop, before, circumstances)
+        if not before["managed"] or _rebooted(circumstances):
+            return NOTHING
+        outcome = NOTHING
+        for user in _born_lingering(before, {"lingering": lingering()}, circumstances):
+            outcome += stop_lingering(user)
+        for uid in self._same_users(before):
+            outcome += _or_nothing(self._undo(uid, before, circumstances).stop, circumstances, uid)
+        return outcome + _or_failure(self._undo(None, before, circumstances).stop, circumstances)
 
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
-        return _or_failure(self._bring_back, before, circumstances)
-
-    def _stop(self, before: Image, circumstances: Circumstances) -> Outcome:
-        if not before["managed"] or (circumstances.rebooted and circumstances.left is None):
-            return NOTHING
-        now = _units(self.capture())
-        moved = self._moved(before, now, circumstances)
-        born = [name for name in moved.stop if not now.get(name, ABSENT).down]
-        held = [name for name in moved.restart if not now.get(name, ABSENT).down and not kept_up(name)]
-        if not born and not held:
-            return NOTHING
-        done = _systemctl("stop", "--", *born, *held, timeout=_JOB)
-        then = _units(self.capture())
-        up_before = {name for name, unit in now.items() if unit.up}
-        self._taken_down |= frozenset(name for name in up_before if then.get(name, ABSENT).down and name not in born)
-        return Outcome(
-            actions=tuple(f"stopped {name}" for name in born if then.get(name, ABSENT).down),
-            failures=tuple(f"Unit {name} did not stop: {done.complaint}." for name in born + held if not then.get(name, ABSENT).down),
-            units=tuple(born),
-        )
-
-    def _bring_back(self, before: Image, circumstances: Circumstances) -> Outcome:
         if not before["managed"]:
             return NOTHING
+        outcome = NOTHING
+        if not _rebooted(circumstances) and not circumstances.at_boot:
+            outcome += self._files_of_managers(before, circumstances)
         # Always: a unit file that is back is older than what systemd has read, so it would not notice.
-        reloaded = _systemctl("daemon-reload", timeout=_JOB)
-        outcome = NOTHING if reloaded.ok else Outcome(failures=(f"systemd did not read its unit files again: {reloaded.complaint}.",))
+        outcome += _reload(self._system)
         if circumstances.at_boot:
-            return outcome + _boot_again()
-        if circumstances.rebooted and circumstances.left is None:
+            return outcome + _boot_again(self._system)
+        if _rebooted(circumstances):
             return outcome + Outcome(notes=("The host has rebooted since: services that are up run on as they were started at boot.",))
-        was, now = _units(before), _units(self.capture())
-        moved = self._moved(before, now, circumstances)
-        again = [name for name in self._to_start(was, moved) if not now.get(name, ABSENT).up]
-        restart = [name for name in moved.restart if now.get(name, ABSENT).invocation != was[name].invocation and kept_up(name)]
-        reload = [name for name in moved.reload if now.get(name, ABSENT).up]
-        failed = [name for name in moved.reset if now.get(name, ABSENT).active == "failed"]
-        lost = [name for name in again if was[name].transient and now.get(name, ABSENT).load == "not-found"]
-        outcome += Outcome(notes=tuple(f"Unit {name}, made by systemd-run, has ended and cannot be started again." for name in lost))
-        again = [name for name in again if name not in lost]
-        outcome += _ask("reset-failed", failed)
-        outcome += _ask("start", again)
-        outcome += _ask("restart", restart)
-        outcome += _ask("reload", reload)
-        then = _units(self.capture())
-        return outcome + _verdict(was, then, started=again + restart)
+        outcome += _or_failure(self._undo(None, before, circumstances).bring_back, circumstances)
+        for user in sorted(set(before["lingering"]) - set(lingering())):
+            if circumstances.left is None or user not in circumstances.left["lingering"]:
+                outcome += linger_again(user)
+        for uid in self._same_users(before):
+            outcome += _reload(Manager(uid))
+            outcome += _or_nothing(self._undo(uid, before, circumstances).bring_back, circumstances, uid)
+        try:
+            shelf.settle(before["shelves"], None if circumstances.left is None else circumstances.left["shelves"])
+        except OSError as error:
+            outcome += Outcome(failures=(f"Times below /var/lib/systemd cannot be set back: {error.strerror}.",))
+        return outcome
 
-    def _moved(self, before: Image, now: dict[str, Unit], circumstances: Circumstances) -> Moves:
-        was = _units(before)
-        if circumstances.left is not None:
-            return moves(was, _units(circumstances.left))
-        return moves(was, now, by_a_step=_clock(circumstances), rebooted=circumstances.rebooted)
+    def _files_of_managers(self, before: Image, circumstances: Circumstances) -> Outcome:
+        """What only a manager writes, and reads when it starts a unit."""
+        try:
+            for uid in [None, *self._same_users(before)] if circumstances.left is None else []:
+                image = before if uid is None else before["users"][str(uid)]
+                made = {name for name, unit in _units_of(before, uid).items() if unit.transient}
+                transient.put_back(Manager(uid).transient, image["transient"], made)
+            return Outcome(actions=tuple(shelf.stamps_back(before["shelves"], circumstances.by_a_step)))
+        except OSError as error:
+            return Outcome(failures=(f"{error.filename!r} cannot be put back: {error.strerror}.",))
 
-    def _to_start(self, was: dict[str, Unit], moved: Moves) -> list[str]:
-        held = {name for name in moved.restart if not kept_up(name)}
-        taken = {name for name in self._taken_down if was.get(name, ABSENT).up}
-        return sorted(name for name in {*moved.start, *held, *taken} if name in was)
+    def _undo(self, uid: int | None, before: Image, circumstances: Circumstances) -> UnitUndo:
+        left = circumstances.left
+        known = self._undos.get(uid)
+        if known is None or known[0] is not left:
+            known = left, UnitUndo(Manager(uid), _units_of(before, uid), left=None if left is None else _units_of(left, uid))
+            self._undos[uid] = known
+        return known[1]
+
+    def _same_users(self, before: Image, now: Image | None = None) -> list[int]:
+        """Whose manager is the one that was captured: another one's units were all started anew, by logins."""
+        there = running() if now is None else {int(uid): user["invocation"] for uid, user in now["users"].items()}
+        return sorted(int(uid) for uid, user in before["users"].items() if there.get(int(uid)) == user["invocation"])
 
 
-def _or_failure(phase: Callable[[Image, Circumstances], Outcome], before: Image, circumstances: Circumstances) -> Outcome:
+def _rebooted(circumstances: Circumstances) -> bool:
+    return circumstances.rebooted and circumstances.left is None
+
+
+def _born_lingering(before: Image, now: Image, circumstances: Circumstances) -> list[str]:
+    born = sorted(set(now["lingering"]) - set(before["lingering"]))
+    return born if circumstances.left is None else [user for user in born if user in circumstances.left["lingering"]]
+
+
+def _units_of(image: Image, uid: int | None) -> dict[str, Unit]:
+    if uid is None:
+        return read_units(image["units"])
+    return read_units(image["users"].get(str(uid), {"units": {}})["units"])
+
+
+def _look(manager: Manager) -> Image | None:
+    """None when a user's manager does not answer: a user may log out at any moment, and the manager ends with it. ProbeFailed."""
+    try:
+        units = manager.units()
+    except ProbeFailed:
+        if manager.uid is None:
+            raise
+        return None
+    made = any(unit.transient for unit in units.values())
+    return {
+        "units": {name: unit.to_json() for name, unit in units.items()},
+        "transient": transient.read(manager.transient) if made else {},
+    }
+
+
+def _or_failure(phase: Callable[[Circumstances], Outcome], circumstances: Circumstances) -> Outcome:
     """The files must be put back all the same when systemd does not answer."""
     try:
-        return phase(before, circumstances)
+        return phase(circumstances)
     except ProbeFailed as error:
         return Outcome(failures=(str(error),))
 
 
-def _clock(circumstances: Circumstances, *, undo_too: bool = True) -> Callable[[int], bool] | None:
-    """Tells whether a time of systemd's (CLOCK_MONOTONIC us) can be a step's doing, or (`undo_too`) of an undo, which comes after them."""
-    if not circumstances.windows or circumstances.rebooted:
-        return None
-    offset = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    last = max(end for dummy, end in circumstances.windows)
-
-    def by_a_step(us: int) -> bool:
-        ns = us * 1000 + offset
-        return (undo_too and ns > last) or circumstances.by_a_step(ns)
-
-    return by_a_step
+def _or_nothing(phase: Callable[[Circumstances], Outcome], circumstances: Circumstances, uid: int) -> Outcome:
+    try:
+        return phase(circumstances)
+    except ProbeFailed as error:
+        # The user's last login has ended meanwhile, and all units with it.
+        return Outcome(failures=(str(error),)) if uid in running() else NOTHING
 
 
-def _units(image: Image) -> dict[str, Unit]:
-    return {name: Unit.from_json(data) for name, data in image["units"].items()}
-
-
-def _systemctl(*args: str, timeout: float) -> Output:
-    return run(["systemctl", "--no-pager", "--no-ask-password", *args], timeout=timeout)
-
-
-_PAST = {"start": "started", "restart": "restarted", "reload": "reloaded", "reset-failed": "forgot the failure of"}
-
-
-def _ask(verb: str, names: list[str]) -> Outcome:
-    """One call for all: systemd puts the jobs in order."""
-    if not names:
+def _reload(manager: Manager) -> Outcome:
+    done = manager.ask("daemon-reload")
+    if done.ok or (manager.uid is not None and manager.uid not in running()):
         return NOTHING
-    done = _systemctl(verb, "--", *names, timeout=_JOB)
-    units = () if verb == "reset-failed" else tuple(names)
-    if verb == "reload" and not done.ok:
-        return Outcome(failures=(f"Reloading {', '.join(names)} failed: {done.complaint}.",), units=units)
-    return Outcome(actions=tuple(f"{_PAST[verb]} {name}" for name in names), units=units)
+    return Outcome(failures=(f"systemd{manager.whose} did not read its unit files again: {done.complaint}.",))
 
 
-def _verdict(was: dict[str, Unit], then: dict[str, Unit], *, started: list[str]) -> Outcome:
-    failures = [
-        f"Unit {name} was {was[name].active} and is {then.get(name, ABSENT).active}: see `systemctl status {name}`."
-        for name in started
-        if not then.get(name, ABSENT).up and was[name].up and was[name].type != "oneshot"
-    ]
-    notes = [
-        f"Unit {name} had failed before, and is {then[name].active} now."
-        for name, unit in was.items()
-        if unit.active == "failed" and name in then and then[name].active != "failed"
-    ]
-    return Outcome(failures=tuple(failures), notes=tuple(notes))
-
-
-def _boot_again() -> Outcome:
+def _boot_again(manager: Manager) -> Outcome:
     """PID 1 has queued its jobs from the files as they were: it has to plan again, unless a person boots into something else."""
-    target = _systemctl("show", "--property=Id,Job", "default.target", timeout=_QUERY)
+    target = manager.ask("show", "--property=Id,Job", "default.target", timeout=QUERY)
     shown = dict(line.split("=", 1) for line in target.out.splitlines() if "=" in line)
     if shown.get("Job", "0") in ("", "0"):
         return NOTHING
-    done = _systemctl("--no-block", "isolate", "default.target", timeout=_QUERY)
+    done = manager.ask("--no-block", "isolate", "default.target", timeout=QUERY)
     if not done.ok:
         return Outcome(failures=(f"systemd did not plan the boot again: {done.complaint}.",))
     return Outcome(actions=("the boot was planned again from the files as they were",))

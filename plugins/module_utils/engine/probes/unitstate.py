@@ -20,7 +20,6 @@ PROPERTIES = (
     "Id",
     "LoadState",
     "ActiveState",
-    "UnitFileState",
     "InvocationID",
     "NRestarts",
     "TriggeredBy",
@@ -36,10 +35,26 @@ PROPERTIES = (
 UP = frozenset({"active", "reloading", "refreshing"})
 DOWN = frozenset({"inactive", "failed"})
 
+# Asked of `systemctl show --state`: an inactive unit may or may not be in systemd's memory, which means nothing.
+NOT_INACTIVE = ("active", "reloading", "refreshing", "maintenance", "failed", "activating", "deactivating")
 # Mounts are another probe's; devices and scopes nobody can start.
-_KINDS = frozenset({"service", "socket", "target", "timer", "path", "automount", "swap", "slice"})
+KINDS = ("service", "socket", "target", "timer", "path", "automount", "swap", "slice")
 # They come and go with logins (the controller's own among them), or are the engine's.
-_NEVER = ("acid-agent*", "acid-recover.service", "user@*", "user-runtime-dir@*", "ssh@*", "sshd@*")
+_NEVER = (
+    "acid-agent*",
+    "acid-recover.service",
+    "system-acid*.slice",
+    "acid*.slice",
+    "user@*",
+    "user-runtime-dir@*",
+    "ssh@*",
+    "sshd@*",
+    "user.slice",
+    "user-[0-9]*.slice",
+    "-.slice",
+    "system.slice",
+    "machine.slice",
+)
 # A break in these takes the host's own plumbing or the way in with it: restarted in one go, never kept down while files are put back.
 _KEPT_UP = (
     "dbus*",
@@ -54,11 +69,12 @@ _KEPT_UP = (
 
 
 class Unit(NamedTuple):
-    """`restarts` counts starts by the unit's own Restart= since the last one by hand. `triggered` is when a timer last fired (opaque)."""
+    """`restarts` counts starts by the unit's own Restart= since the last one by hand. `triggered` is when a timer last fired (opaque).
+
+    Whether a unit is enabled is a matter of files, which are the trace's and the probe etc's."""
 
     load: str = "not-found"
     active: str = "inactive"
-    enabled: str = ""
     invocation: str = ""
     restarts: int = 0
     triggered_by: tuple[str, ...] = ()
@@ -102,7 +118,6 @@ def parse(text: str) -> dict[str, Unit]:
         units[name] = Unit(
             load=found.get("LoadState", ""),
             active=found.get("ActiveState", ""),
-            enabled=found.get("UnitFileState", ""),
             invocation=found.get("InvocationID", ""),
             restarts=_number(found.get("NRestarts")),
             triggered_by=tuple(found.get("TriggeredBy", "").split()),
@@ -123,11 +138,7 @@ def _number(text: str | None) -> int:
 
 def concerns(name: str) -> bool:
     """Whether the probe may ever act on the unit."""
-    kind = name.rpartition(".")[2]
-    if kind not in _KINDS or any(fnmatch.fnmatchcase(name, pattern) for pattern in _NEVER):
-        return False
-    # systemd makes slices as it needs them; only one named after a template (system-foo.slice) is left over from a unit.
-    return kind != "slice" or name.startswith("system-")
+    return name.rpartition(".")[2] in KINDS and not any(fnmatch.fnmatchcase(name, pattern) for pattern in _NEVER)
 
 
 def kept_up(name: str) -> bool:
@@ -148,8 +159,15 @@ class Moves(NamedTuple):
         return frozenset(self.stop + self.start + self.restart + self.reload + self.reset)
 
 
-def moves(before: Units, after: Units, *, by_a_step: Callable[[int], bool] | None = None, rebooted: bool = False) -> Moves:
-    """What was moved between two images. `by_a_step` says whether a time (CLOCK_MONOTONIC us) can be a step's doing.
+class Clock(NamedTuple):
+    """Whether a time (CLOCK_MONOTONIC us) can be a step's doing, and whether it can be a daemon's that a step asked."""
+
+    by_a_step: Callable[[int], bool]
+    by_a_daemon: Callable[[int], bool]
+
+
+def moves(before: Units, after: Units, *, clock: Clock | None = None, rebooted: bool = False) -> Moves:
+    """What was moved between two images; without a `clock`, by whomever.
 
     Never in it: what a timer that fired, or the unit's own Restart=, has moved. After a reboot every unit has another invocation, so that
     only up and down can be compared.
@@ -159,9 +177,9 @@ def moves(before: Units, after: Units, *, by_a_step: Callable[[int], bool] | Non
         if not concerns(name):
             continue
         was, now = before.get(name, ABSENT), after.get(name, ABSENT)
-        if _timer_fired(was, now, before, after) or not _in_time(was, now, by_a_step):
-            continue
         action = _action(name, was, now, rebooted=rebooted)
+        if _timer_fired(was, now, before, after) or not _in_time(action, was, now, clock):
+            continue
         if action:
             found[action].append(name)
         if now.active == "failed" and was.active != "failed":
@@ -193,13 +211,16 @@ def _action(name: str, was: Unit, now: Unit, *, rebooted: bool) -> str:
 def _timer_fired(was: Unit, now: Unit, before: Units, after: Units) -> bool:
     for timer in {*was.triggered_by, *now.triggered_by}:
         if timer.endswith(".timer") and timer in before and timer in after and before[timer].triggered != after[timer].triggered:
-            return True
+            # A timer that was started anew fires by the doing of whoever did that.
+            return before[timer].invocation == after[timer].invocation
     return False
 
 
-def _in_time(was: Unit, now: Unit, by_a_step: Callable[[int], bool] | None) -> bool:
+def _in_time(action: str, was: Unit, now: Unit, clock: Clock | None) -> bool:
     """A unit that systemd has forgotten (its times are 0) may have been anybody's, and counts as a step's."""
-    if by_a_step is None:
+    if clock is None:
         return True
     fresh = [time for time, old in zip(now.times, was.times) if time and time != old]
-    return not fresh or any(by_a_step(time) for time in fresh)
+    # A unit ends or reloads by a signal as well; to start it takes systemd, which was asked, unless a socket or a path did it.
+    asked = action in ("stop", "restart") and not was.triggered_by and not now.triggered_by
+    return not fresh or any((clock.by_a_daemon if asked else clock.by_a_step)(time) for time in fresh)
