@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Units on a real host: begin, the steps, rollback, and neither the oracle nor systemd itself says that anything is not as before.
 
-One host for all: what a rollback leaves is what the next one starts from. `make test` runs some of them in one transaction, `make exact` all of
-them one by one.
+One host for all: what a rollback leaves is what the next one starts from. `make test` runs some of them in one transaction, `make exact`
+all of them one by one.
 """
 
 from __future__ import annotations
