@@ -235,7 +235,7 @@ class Journal:
             if new in states.OPEN and old.state not in states.OPEN:
                 self._refuse_second(but=tx)
             ended = None if new in states.OPEN else self._clock()
-            db.execute("UPDATE tx SET state = ?, reason = ?, ended_ns = ? WHERE id = ?", (new, reason or old.reason, ended, tx))
+            db.execute("UPDATE tx SET state = ?, reason = ?, ended_ns = ? WHERE id = ?", (new, _storable(reason) or old.reason, ended, tx))
             return self.get(tx)
 
     def set_deadline(self, tx: str, deadline: float | None) -> None:
@@ -409,7 +409,7 @@ class Journal:
             db.execute(
                 "INSERT INTO note (tx, kind, text, step) SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS"
                 " (SELECT 1 FROM note WHERE tx = ?1 AND kind = ?2 AND text = ?3 AND step IS ?4)",
-                (tx, kind, text, step),
+                (tx, kind, _storable(text), step),
             )
 
     def notes(self, tx: str, kind: str | None = None) -> list[Note]:
@@ -565,6 +565,11 @@ def _remedy(folder: str, text: str) -> str:
     if "full" in lower or "no space" in lower or "quota" in lower:
         return f"Free space on the file system of {folder} (`acidctl gc` drops images of old transactions), then try again."
     return f"Look at `findmnt -T {folder}`, `df {folder}` and the kernel's log, then try again."
+
+
+def _storable(text: str) -> str:
+    """Names of paths need not be UTF-8, and SQLite's text has to."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _new_id(now_ns: int) -> str:

@@ -272,6 +272,14 @@ def test_step_states_are_checked(journal: Journal) -> None:
         journal.seal_step(tx.id, 2)
 
 
+def test_names_that_are_not_text_can_be_told(journal: Journal) -> None:
+    tx = begin(journal)
+    for _time in range(2):
+        journal.note(tx.id, "asked", os.fsdecode(b"/run/caf\xe9"), step=1)
+    assert [note.text for note in journal.notes(tx.id)] == ["/run/caf\\udce9"]
+    assert journal.set_state(tx.id, "DOOMED", reason=os.fsdecode(b"\xff")).reason == "\\udcff"
+
+
 def test_notes_are_told_once_and_in_order(journal: Journal) -> None:
     tx = begin(journal)
     journal.note(tx.id, "survivor", "sleep 1000 (pid 5)", step=2)

@@ -59,6 +59,7 @@ class Etc(Probe):
         self._known = frozenset(known)
         self._contents = Contents(os.path.join(state, "contents"))
         self._last = os.path.join(state, "last")
+        self._why: dict[bytes, str] = {}
 
     def capture(self) -> Image:
         digest = digest_of(self._last)
@@ -98,7 +99,8 @@ class Etc(Probe):
                 new = replace(new, mtime_ns=old.mtime_ns)
             difference = compare_entries(old, new)
             if difference and not self._somebody_elses(path, old, new, circumstances, left, not names_now.get(path)):
-                sentences.append(f"{os.fsdecode(path)!r} {difference}.")
+                why = f", and cannot be put back: {self._why[path]}" if path in self._why else ""
+                sentences.append(f"{os.fsdecode(path)!r} {difference}{why}.")
         return sentences
 
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
@@ -107,9 +109,10 @@ class Etc(Probe):
         for path in (*then.around, *(path for path, entry in was.items() if entry.is_directory)):
             sweep(path)
         now = self._look(then, time.time_ns()).inside
+        twins = {entry.inode: path for path, entry in now.items() if was.get(path) is not None and not compare_entries(was[path], entry)}
         filled = {path for path, names in names_in(now).items() if names}
-        # Parents come before what is in them; what is removed goes the other way round.
-        for path in sorted(was) + sorted((path for path in now if path not in was), reverse=True):
+        # What has to go first, since a file may have become a directory; what is in a directory before it. Then the other way round.
+        for path in sorted((path for path in now if path not in was), reverse=True) + sorted(was):
             old, new = was.get(path), now.get(path)
             difference = compare_entries(old, new)
             if not difference or (old is not None and new is not None and old.is_directory and new.is_directory):
@@ -119,7 +122,7 @@ class Etc(Probe):
                     outcome += Outcome(notes=(f"{os.fsdecode(path)!r} {difference}: that was not the transaction, and is left.",))
                 continue
             touched.add(os.path.dirname(path))
-            outcome += self._converge(path, old, new, difference, circumstances)
+            outcome += self._converge(path, old, new, twins, circumstances)
         for path in _in_between(self._trees, then):
             if (now_there := read(path)) is not None and self._in_time(path, now_there.ctime_ns, circumstances):
                 with contextlib.suppress(OSError):
@@ -130,8 +133,11 @@ class Etc(Probe):
             outcome += self._settle(path, directories[path], names.get(path), path in touched, circumstances, left)
         return outcome
 
-    def _converge(self, path: bytes, old: Entry | None, new: Entry | None, difference: str, circumstances: Circumstances) -> Outcome:
+    def _converge(
+        self, path: bytes, old: Entry | None, new: Entry | None, twins: Mapping[tuple[int, int], bytes], circumstances: Circumstances
+    ) -> Outcome:
         kept = ""
+        self._why.pop(path, None)
         try:
             if new is not None and not self._is_known(path) and circumstances.attic:
                 # Nobody but a daemon is known to write here, and an admin may have been quicker.
@@ -139,9 +145,11 @@ class Etc(Probe):
             if old is None:
                 remove(path)
             else:
-                put_back(path, old, self._contents.get(old.digest) if old.digest else None)
+                twin = twins.get(old.inode, b"") if old.digest else b""
+                put_back(path, old, self._contents.get(old.digest) if old.digest else None, twin=twin)
         except OSError as error:
-            return Outcome(failures=(f"{os.fsdecode(path)!r} {difference}, and cannot be put back: {error.strerror}.",))
+            self._why[path] = error.strerror or str(error)
+            return NOTHING
         notes = (
             (f"{os.fsdecode(path)!r}, written while a step asked a daemon, is as before; what was there is kept as {kept}.",)
             if kept

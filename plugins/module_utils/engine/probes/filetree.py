@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..kernel import FS_APPEND_FL, FS_IMMUTABLE_FL, get_flags, set_flags
+
 # Above, only metadata is kept: configuration is small.
 LARGEST = 16 << 20
 # The kernel's clock for files moves in ticks of up to 10 ms: what changed so shortly before it was read may change again unseen.
@@ -28,7 +30,8 @@ _FRESH = b".acid-fresh-"
 @dataclass(frozen=True)
 class Entry:
     """`digest` is the sha256 of a file's content (empty when it is larger than LARGEST), `target` that of a symlink. `inode` is (device,
-    number). `settled`: its ctime was old enough when it was read that an unchanged ctime means unchanged content."""
+    number), `flags` those of chattr(1). `settled`: its ctime was old enough when it was read that an unchanged ctime means unchanged
+    content."""
 
     mode: int
     uid: int
@@ -40,6 +43,7 @@ class Entry:
     target: bytes = b""
     xattrs: tuple[tuple[str, bytes], ...] = ()
     settled: bool = False
+    flags: int = 0
 
     @property
     def is_directory(self) -> bool:
@@ -48,13 +52,13 @@ class Entry:
     def to_json(self) -> list[Any]:
         xattrs = [[name, base64.b64encode(value).decode()] for name, value in self.xattrs]
         own = [self.mode, self.uid, self.gid, self.mtime_ns, self.ctime_ns, *self.inode]
-        return [*own, self.digest, os.fsdecode(self.target), xattrs, int(self.settled)]
+        return [*own, self.digest, os.fsdecode(self.target), xattrs, int(self.settled), self.flags]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> Entry:
-        mode, uid, gid, mtime_ns, ctime_ns, device, number, digest, target, xattrs, settled = data
+        mode, uid, gid, mtime_ns, ctime_ns, device, number, digest, target, xattrs, settled, flags = data
         pairs = tuple((name, base64.b64decode(value)) for name, value in xattrs)
-        return cls(mode, uid, gid, mtime_ns, ctime_ns, (device, number), digest, os.fsencode(target), pairs, bool(settled))
+        return cls(mode, uid, gid, mtime_ns, ctime_ns, (device, number), digest, os.fsencode(target), pairs, bool(settled), flags)
 
 
 Tree = dict[bytes, Entry]
@@ -72,24 +76,33 @@ def read(path: bytes, known: Entry | None = None, *, keep: Keep = _forget, now_n
         inode = (found.st_dev, found.st_ino)
         if known is not None and known.settled and known.inode == inode and known.ctime_ns == found.st_ctime_ns:
             return known
-        digest, target = "", b""
+        digest, target, flags = "", b"", 0
         if stat.S_ISLNK(found.st_mode):
             target = os.readlink(path)
-        elif stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST:
-            content = _content(path)
-            digest = hashlib.sha256(content).hexdigest()
-            keep(digest, content)
+        elif stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+            content, flags = _look_inside(path, found)
+            if content is not None:
+                digest = hashlib.sha256(content).hexdigest()
+                keep(digest, content)
         xattrs = tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(_xattr_names(path)))
     except (FileNotFoundError, NotADirectoryError):
         return None
     settled = found.st_ctime_ns < now_ns - _TICKS_NS
-    return Entry(found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns, inode, digest, target, xattrs, settled)
+    return Entry(
+        found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns, inode, digest, target, xattrs, settled, flags
+    )
 
 
-def _content(path: bytes) -> bytes:
+def _look_inside(path: bytes, found: os.stat_result) -> tuple[bytes | None, int]:
+    """Content of a file that is not too large, and inode flags."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISDIR(found.st_mode) or found.st_size > LARGEST:
+        try:
+            return None, get_flags(descriptor)
+        finally:
+            os.close(descriptor)
     with open(descriptor, "rb") as file:
-        return file.read()
+        return file.read(), get_flags(descriptor)
 
 
 def _xattr_names(path: bytes) -> list[str]:
@@ -156,6 +169,8 @@ def compare_entries(old: Entry | None, new: Entry | None) -> str:
     ):
         if was != is_now:
             parts.append(f"{what} {is_now} instead of {was}")
+    if old.flags != new.flags:
+        parts.append("other inode flags")
     if old.target != new.target:
         parts.append("another target")
     if old.digest != new.digest:
@@ -165,20 +180,34 @@ def compare_entries(old: Entry | None, new: Entry | None) -> str:
     return f"has {', '.join(parts)}" if parts else ""
 
 
-def put_back(path: bytes, entry: Entry, content: bytes | None = None) -> None:
-    """Makes `path` what `entry` says, atomically; a directory is only made (see settle_directory). `content` of a file. Raises OSError."""
+def put_back(path: bytes, entry: Entry, content: bytes | None = None, *, twin: bytes = b"") -> None:
+    """Makes `path` what `entry` says, atomically; a directory is only made (see settle_directory). `content` of a file. Raises OSError.
+
+    A file with several names that is still the same inode is written in place, so that they stay names of one file. `twin`: another name
+    of that file, which is as it was.
+    """
     kind = stat.S_IFMT(entry.mode)
+    _loosen(path)
     if kind == stat.S_IFDIR:
         _make_way(path)
         os.mkdir(path, 0o700)
         return
-    if kind not in (stat.S_IFREG, stat.S_IFLNK) or (kind == stat.S_IFREG and content is None):
-        raise OSError(0, "it is too large, or neither a file nor a symlink")
+    if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO) or (kind == stat.S_IFREG and content is None):
+        raise OSError(0, "its content is not kept, or it is a device or a socket")
+    if kind == stat.S_IFREG and content is not None and _shared(path, entry):
+        _write_over(path, entry, content)
+        return
     fresh = os.path.join(os.path.dirname(path), _FRESH + os.urandom(6).hex().encode())
     try:
         if kind == stat.S_IFLNK:
             os.symlink(entry.target, fresh)
             _dress_link(fresh, entry)
+        elif kind == stat.S_IFIFO:
+            os.mkfifo(fresh, 0o600)
+            os.chmod(fresh, stat.S_IMODE(entry.mode))
+            _dress_link(fresh, entry)
+        elif twin:
+            os.link(twin, fresh, follow_symlinks=False)
         else:
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb") as file:
@@ -189,11 +218,53 @@ def put_back(path: bytes, entry: Entry, content: bytes | None = None) -> None:
         if os.path.isdir(path) and not os.path.islink(path):
             os.rmdir(path)
         os.rename(fresh, path)
+        _set_flags(path, entry)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(fresh)
         raise
     _sync(os.path.dirname(path))
+
+
+def _shared(path: bytes, entry: Entry) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and (found.st_dev, found.st_ino) == entry.inode and found.st_nlink > 1
+
+
+def _write_over(path: bytes, entry: Entry, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.truncate()
+        file.flush()
+        _dress(descriptor, entry)
+        set_flags(descriptor, entry.flags)
+        os.fsync(descriptor)
+
+
+def _loosen(path: bytes) -> None:
+    """An immutable or append-only file can be neither changed nor replaced; its flags come back with the rest."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            flags = get_flags(descriptor)
+            if flags & (FS_IMMUTABLE_FL | FS_APPEND_FL):
+                set_flags(descriptor, flags & ~(FS_IMMUTABLE_FL | FS_APPEND_FL))
+        finally:
+            os.close(descriptor)
+
+
+def _set_flags(path: bytes, entry: Entry) -> None:
+    if stat.S_ISREG(entry.mode) and entry.flags:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if get_flags(descriptor) != entry.flags:
+                set_flags(descriptor, entry.flags)
+        finally:
+            os.close(descriptor)
 
 
 def sweep(folder: bytes) -> None:
@@ -206,6 +277,7 @@ def sweep(folder: bytes) -> None:
 
 def remove(path: bytes) -> None:
     """A directory only when it is empty. Raises OSError; nothing there is no error."""
+    _loosen(path)
     with contextlib.suppress(FileNotFoundError):
         if os.path.isdir(path) and not os.path.islink(path):
             os.rmdir(path)
@@ -217,9 +289,12 @@ def remove(path: bytes) -> None:
 
 def settle_directory(path: bytes, entry: Entry) -> None:
     """Owner, mode, xattrs and times of a directory, when nothing in it will change any more."""
+    _loosen(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _dress(descriptor, entry)
+        if get_flags(descriptor) != entry.flags:
+            set_flags(descriptor, entry.flags)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

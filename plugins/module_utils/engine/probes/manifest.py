@@ -14,6 +14,9 @@ from typing import NamedTuple
 from .contents import Contents
 from .filetree import LARGEST, Entry, Tree
 
+# Of an entry's fields; raised with each change of them.
+FORMAT = 1
+
 
 class Manifest(NamedTuple):
     """`inside` the trees, and the directories `around` them, which are only settled."""
@@ -25,18 +28,23 @@ class Manifest(NamedTuple):
 def dump(manifest: Manifest, contents: Contents) -> str:
     """Keeps it, and says its digest."""
     trees = [{os.fsdecode(path): tree[path].to_json() for path in sorted(tree)} for tree in manifest]
-    content = zlib.compress(json.dumps(trees).encode(), 1)
+    content = zlib.compress(json.dumps([FORMAT, *trees]).encode(), 1)
     digest = hashlib.sha256(content).hexdigest()
     contents.add(digest, content)
     return digest
 
 
 def load(contents: Contents, digest: str) -> Manifest | None:
-    """None when it is missing or damaged."""
+    """None when it is missing, damaged, or of another version of the engine."""
     content = contents.get(digest) if digest else None
     if content is None:
         return None
-    trees = json.loads(zlib.decompress(content))
+    try:
+        version, *trees = json.loads(zlib.decompress(content))
+    except (TypeError, ValueError, zlib.error):
+        return None
+    if version != FORMAT:
+        return None
     return Manifest(*({os.fsencode(path): Entry.from_json(data) for path, data in tree.items()} for tree in trees))
 
 
