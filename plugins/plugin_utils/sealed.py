@@ -81,7 +81,7 @@ def seal(value: Any, *, place: str) -> str:
 
 def unseal(text: str, *, place: str, any_controller: bool = False) -> Any:
     """Raises Forged, unless `any_controller`."""
-    mac, _, content = text.partition(":")
+    mac, _dummy, content = text.partition(":")
     if not any_controller and not hmac.compare_digest(mac, _mac(content, place)):
         raise Forged(place)
     return json.loads(content)

@@ -84,7 +84,7 @@ class Driver:
     @property
     def log(self) -> list[tuple[str, str]]:
         lines = self.rig.sh(f"cat {LOG}/all 2>/dev/null || true").out.splitlines()
-        return [(name, world) for name, _, world in (line.partition("|") for line in lines)]
+        return [(name, world) for name, _bar, world in (line.partition("|") for line in lines)]
 
     @property
     def world(self) -> str:
@@ -221,7 +221,7 @@ def test_odd_commands_and_names(rig: Rig) -> None:
     assert driver.rig.ctl("rollback", tx=rig.tx).json["state"] == "ABORTED"
     assert rig.sh(f"cd {LOG}; cat stdin said umask path").out.splitlines()[:3] == ["in", "two words", "0022"]
     assert "/usr/local/bin" in rig.sh(f"cat {LOG}/path").out
-    assert odd.split("\n")[0][:4] in rig.run("acidctl", "show", rig.tx).out
+    assert odd[:4] in rig.run("acidctl", "show", rig.tx).out
     assert rig.ctl("debts").json["debts"] == []
 
 
