@@ -57,6 +57,11 @@ def kept(rig: Rig, summary: dict[str, Any], path: str) -> str:
     return rig.run("cat", where).out
 
 
+def admin(rig: Rig, script: str) -> None:
+    """Somebody else. On a busy machine the agent hears of a step's end a little later, and until then a change may be the step's."""
+    rig.sh(f"sleep 0.2; {script}")
+
+
 def begun(rig: Rig, *steps: str, prepare: str = FILES, **options: object) -> Tree:
     rig.sh(prepare)
     before = rig.look()
@@ -69,7 +74,7 @@ def begun(rig: Rig, *steps: str, prepare: str = FILES, **options: object) -> Tre
 def test_a_file_written_in_place(any_rig: Rig) -> None:
     rig = any_rig
     before = begun(rig, "echo step >> one; echo step >> two; rm d/three")
-    rig.sh("echo admin >> one")
+    admin(rig, "echo admin >> one")
     summary = stopped(rig)
     assert drift(summary, "left") == ["one"]
     assert "one: drift: changed by somebody else" in summary["differs"][0]
@@ -84,7 +89,7 @@ def test_a_file_written_in_place(any_rig: Rig) -> None:
 def test_a_file_replaced_by_rename(any_rig: Rig) -> None:
     rig = any_rig
     before = begun(rig, "sed -i s/one/step/ one; sed -i s/two/step/ two; sed -i 1d big")
-    rig.sh("sed -i s/step/admin/ one; sed -i s/9/admin/ big")
+    admin(rig, "sed -i s/step/admin/ one; sed -i s/9/admin/ big")
     summary = stopped(rig)
     assert drift(summary, "left") == ["big", "one"]
     only(before, rig.look(), {"one", "big", "hard"})
@@ -95,7 +100,7 @@ def test_a_file_replaced_by_rename(any_rig: Rig) -> None:
 def test_a_file_that_the_step_made(any_rig: Rig) -> None:
     rig = any_rig
     before = begun(rig, "echo new > new; echo other > other; ln -s x link; chmod 600 new")
-    rig.sh("echo admin >> new; ln -sfn y link")
+    admin(rig, "echo admin >> new; ln -sfn y link")
     assert drift(stopped(rig), "left") == ["link", "new"]
     only(before, rig.look(), {"new", "link"})
     assert rig.sh("cat new; readlink link").out == "new\nadmin\ny\n"
@@ -104,7 +109,7 @@ def test_a_file_that_the_step_made(any_rig: Rig) -> None:
 
 def test_removed_replaced_and_put_there(rig: Rig) -> None:
     before = begun(rig, "sed -i s/one/step/ one; rm two; mv big large; echo > three")
-    rig.sh("rm one; echo admin > two; rm three; mkdir three; echo > three/f")
+    admin(rig, "rm one; echo admin > two; rm three; mkdir three; echo > three/f")
     summary = stopped(rig)
     assert drift(summary, "left") == ["one", "three", "two"]
     assert {one["path"].rpartition("/")[2]: one["what"] for one in summary["drift"]["left"]} == {
@@ -121,7 +126,7 @@ def test_removed_replaced_and_put_there(rig: Rig) -> None:
 def test_metadata(any_rig: Rig) -> None:
     rig = any_rig
     before = begun(rig, "chmod 600 one two d; chown 5 big; setfattr -n user.x -v 1 one")
-    rig.sh("chmod 640 one; chown 7 d")
+    admin(rig, "chmod 640 one; chown 7 d")
     assert drift(stopped(rig), "left") == ["d", "one"]
     after = rig.look()
     assert (after["one"]["mode"], after["d"]["uid"]) == ("0o100640", 7)
@@ -131,7 +136,7 @@ def test_metadata(any_rig: Rig) -> None:
 
 def test_back_to_what_was_before_is_no_drift(rig: Rig) -> None:
     before = begun(rig, "chmod 600 one; echo step >> two; chmod 700 d")
-    rig.sh("chmod 644 one; chmod 755 d; printf 'two\\n' > two; touch -d @1 two; chmod 644 two")
+    admin(rig, "chmod 644 one; chmod 755 d; printf 'two\\n' > two; touch -d @1 two; chmod 644 two")
     summary = rig.rollback(exact=False)
     assert drift(summary, "left") == ["two"]  # its time is not what it was
     rig.ctl("rollback", tx=rig.tx, on_drift="force")
@@ -142,7 +147,7 @@ def test_entries_of_others_in_directories_that_the_step_changed(any_rig: Rig) ->
     """They stay, and are no drift: nothing of theirs is in the way."""
     rig = any_rig
     before = begun(rig, "echo > d/new; rm one; chmod 700 d")
-    rig.sh("echo admin > d/admin; mkdir theirs; sleep 0.02")
+    admin(rig, "echo admin > d/admin; mkdir theirs; sleep 0.02")
     theirs = rig.look()["."]["mtime"]
     summary = rig.rollback()
     assert "drift" not in summary
@@ -154,7 +159,7 @@ def test_entries_of_others_in_directories_that_the_step_changed(any_rig: Rig) ->
 def test_a_moved_file_that_somebody_changes(rig: Rig) -> None:
     """To take it back would put the change under another name."""
     before = begun(rig, "mv one moved; mv d e; echo > two")
-    rig.sh("echo admin >> moved; echo admin >> e/three")
+    admin(rig, "echo admin >> moved; echo admin >> e/three")
     assert drift(stopped(rig), "left") == ["moved"]
     after = rig.look()
     assert "one" not in after
@@ -170,7 +175,7 @@ def test_a_moved_file_that_somebody_changes(rig: Rig) -> None:
 def test_the_place_of_a_moved_file_is_taken(rig: Rig) -> None:
     """What stood there must not be lost for it."""
     before = begun(rig, "mv one moved; mv big large; rm -r d")
-    rig.sh("echo admin > one; mkdir d; echo admin > d/three")
+    admin(rig, "echo admin > one; mkdir d; echo admin > d/three")
     assert drift(stopped(rig), "left") == ["d", "one"]
     assert rig.sh("cat one moved d/three; ls large; true", good=False).out == "admin\none\nadmin\n"
     assert rig.look()["big"] == before["big"]
@@ -180,7 +185,7 @@ def test_the_place_of_a_moved_file_is_taken(rig: Rig) -> None:
 def test_a_directory_born_in_the_transaction(rig: Rig) -> None:
     """A file of the step's that somebody changed holds it back; what somebody only put there goes with it, and is listed."""
     before = begun(rig, "mkdir -p born/sub keep; echo > born/sub/f; echo > keep/f; echo > one", "echo > keep/later")
-    rig.sh("echo admin >> born/sub/f; echo admin > keep/admin; mkdir keep/data; echo > keep/data/x")
+    admin(rig, "echo admin >> born/sub/f; echo admin > keep/admin; mkdir keep/data; echo > keep/data/x")
     summary = stopped(rig)
     assert drift(summary, "left") == ["born"]
     assert "born/sub/f" in summary["differs"][0]
@@ -241,7 +246,7 @@ def test_an_undo_to_a_savepoint(rig: Rig) -> None:
     before = begun(rig, "echo step >> one")
     rig.savepoint("s")
     rig.step("echo more >> two; rm big")
-    rig.sh("echo admin >> two")
+    admin(rig, "echo admin >> two")
     summary = rig.rollback(to="s", exact=False)
     assert (summary["state"], drift(summary, "left")) == ("DOOMED", ["two"])
     assert drift(stopped(rig), "left") == ["two"]
@@ -255,7 +260,7 @@ def test_force_and_names_of_every_kind(rig: Rig) -> None:
     before = begun(
         rig, f'{names}; for f; do echo step >> ./"$f"; done', prepare=f'{names}; for f; do echo > ./"$f"; done', on_drift="force"
     )
-    rig.sh(f'{names}; for f; do echo admin >> ./"$f"; done')
+    admin(rig, f'{names}; for f; do echo admin >> ./"$f"; done')
     summary = rig.rollback()
     assert len(drift(summary, "kept_aside")) == 5
     assert rig.sh(f"grep -rlZ admin /var/lib/acid/store/{rig.tx}/aside | tr -dc '\\0' | wc -c; true").out == "5\n"
@@ -265,7 +270,7 @@ def test_force_and_names_of_every_kind(rig: Rig) -> None:
 def test_after_a_commit(rig: Rig) -> None:
     before = begun(rig, "echo step >> one; echo step >> two")
     rig.commit()
-    rig.sh("echo admin >> one")
+    admin(rig, "echo admin >> one")
     assert drift(stopped(rig), "left") == ["one"]
     only(before, rig.look(), {"one"})
     shown = rig.run("acidctl", "show", rig.tx).out
@@ -276,7 +281,7 @@ def test_after_a_commit(rig: Rig) -> None:
 
 def test_resolve_keeps_what_is_there(rig: Rig) -> None:
     begun(rig, "echo step >> one")
-    rig.sh("echo admin >> one")
+    admin(rig, "echo admin >> one")
     stopped(rig)
     assert rig.ctl("resolve", rig.tx).json["state"] == "RESOLVED"
     assert rig.sh("cat one").out == "one\nstep\nadmin\n"
@@ -286,9 +291,9 @@ def test_resolve_keeps_what_is_there(rig: Rig) -> None:
 
 def test_a_second_rollback_leaves_alone_what_the_first_gave_back(rig: Rig) -> None:
     before = begun(rig, "echo step >> one; echo step >> two; rm big; echo > new")
-    rig.sh("echo admin >> one")
+    admin(rig, "echo admin >> one")
     stopped(rig)
-    rig.sh("echo later >> two; rm big; echo later > new")
+    admin(rig, "echo later >> two; rm big; echo later > new")
     summary = rig.ctl("rollback", tx=rig.tx, on_drift="force").json
     assert summary["state"] == "ABORTED"
     assert rig.sh("cat two new; ls big", good=False).out == "two\nlater\nlater\n"
