@@ -15,6 +15,7 @@ class ActionModule(TxAction):
     ARGUMENTS = {
         "tx": {"type": "str"},
         "to": {"type": "str"},
+        "on_drift": {"type": "str", "choices": ["stop", "force", "merge"]},
         "_held_by": {"type": "str", "default": "tasks"},
         "_orphan": {"type": "bool", "default": False},
         "_rehearsed": {"type": "bool", "default": False},
@@ -28,20 +29,23 @@ class ActionModule(TxAction):
             summary = lifecycle.roll_back_orphan(self, task_vars)
             return {"changed": bool(summary), "summary": summary}
         current = self.open_transaction(task_vars)
+        policy = arguments["on_drift"] or ""
         if arguments["tx"] and (current is None or arguments["tx"] != current.tx):
             before = lifecycle.info(self, task_vars, tx=arguments["tx"]).get("transaction", {})
-            summary = lifecycle.roll_back_ended(self, task_vars, tx=arguments["tx"], any_controller=arguments["_any_controller"])
+            summary = lifecycle.roll_back_ended(
+                self, task_vars, tx=arguments["tx"], any_controller=arguments["_any_controller"], on_drift=policy
+            )
             if before.get("state") == "ABORTED":
                 return {"changed": False, "summary": summary, "tx": arguments["tx"]}
         elif arguments["to"]:
             current = self.required_transaction(task_vars, purpose="roll back")
-            summary = lifecycle.roll_back_to(self, task_vars, current, name=arguments["to"])
+            summary = lifecycle.roll_back_to(self, task_vars, current, name=arguments["to"], on_drift=policy)
         else:
             current = self.required_transaction(task_vars, purpose="roll back")
             if arguments["_held_by"] != current.held_by:
                 self.only_explicit(current)
             rehearsed = arguments["_rehearsed"]
-            summary = lifecycle.end(self, task_vars, current, outcome=lifecycle.ROLLED_BACK, rehearsed=rehearsed)
+            summary = lifecycle.end(self, task_vars, current, outcome=lifecycle.ROLLED_BACK, rehearsed=rehearsed, on_drift=policy)
         self._fail_unless_exact(summary, held_by=arguments["_held_by"])
         return {"changed": bool(summary.get("paths") or summary.get("units")), "summary": summary, "tx": summary.get("tx")}
 

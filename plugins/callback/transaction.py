@@ -53,7 +53,10 @@ options:
     env:
       - name: ACID_DURABILITY
   on_drift:
-    description: What an undo does with a path that somebody else changed after the step did.
+    description: >-
+      What an undo does with a path that somebody else changed after the step did. V(stop) leaves it, with all that belongs together with
+      it, reports it, and undoes the rest; V(force) keeps a copy aside and undoes it; V(merge) takes only the transaction's lines out of
+      hosts, fstab, authorized_keys, crontabs and sudoers, and stops for all others. The password files are always merged, row by row.
     type: str
     choices:
       - stop

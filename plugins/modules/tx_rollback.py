@@ -27,6 +27,14 @@ options:
   tx:
     description: The id of a transaction of this host that is not the open one.
     type: str
+  on_drift:
+    description:
+      - What becomes of paths that somebody else has changed since a step left them, instead of what the transaction's own option says.
+      - With V(stop) they are left, with all that belongs together with them, and reported; the rest is undone, and the task fails.
+      - With V(force) a copy is kept aside and they are undone. So a rollback that V(stop) has left unfinished can be finished.
+      - With V(merge) files of lines are merged, such as C(/etc/hosts), and V(stop) is for all others.
+    type: str
+    choices: [stop, force, merge]
 """
 
 EXAMPLES = r"""
@@ -93,6 +101,12 @@ summary:
         The compensations of the transaction, each with C(name), C(state), C(attempts) and C(reason). Left out where there are none.
       type: list
       elements: dict
+    drift:
+      description:
+        - Present when somebody else has changed what the steps had left.
+        - Lists of paths in C(left), C(held) (what had to stay with these), C(merged), C(kept_aside) (undone, with a copy) and
+          C(gone) (what no step had made in directories born in the transaction).
+      type: dict
     seconds:
       description: How long the undo took.
       type: float

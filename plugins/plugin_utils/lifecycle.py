@@ -88,7 +88,13 @@ def _begin(
 
 
 def end(
-    action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, outcome: str, rehearsed: bool = False
+    action: Any,
+    task_vars: dict[str, Any],
+    transaction: OpenTransaction,
+    *,
+    outcome: str,
+    rehearsed: bool = False,
+    on_drift: str = "",
 ) -> dict[str, Any]:
     """Commit or roll back; the answer is the host's summary. `rehearsed`: first ask what each step changed. Raises HostError,
     and then the transaction is as it was before the call, or
@@ -98,6 +104,7 @@ def end(
     if outcome == COMMITTED:
         summary = call(action, task_vars, transaction, "commit", {**request, "steps": ledger.steps(transaction.host)[-MOST_STEPS:]})
     else:
+        request.update(_policy(on_drift))
         if rehearsed:
             rehearsal.fetch(lambda verb, more: call(action, task_vars, transaction, verb, more), tx=transaction.tx)
         summary = _undo(action, task_vars, lambda verb, more: call(action, task_vars, transaction, verb, more), transaction.host, request)
@@ -109,13 +116,18 @@ def savepoint(action: Any, task_vars: dict[str, Any], transaction: OpenTransacti
     return call(action, task_vars, transaction, "savepoint", {"tx": transaction.tx, "token": transaction.token, "name": name})
 
 
-def roll_back_to(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, name: str) -> dict[str, Any]:
+def roll_back_to(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, *, name: str, on_drift: str = "") -> dict[str, Any]:
     """Undo what came after the savepoint; the transaction stays open."""
-    request = {"tx": transaction.tx, "token": transaction.token, "to": name}
+    request = {"tx": transaction.tx, "token": transaction.token, "to": name, **_policy(on_drift)}
     return _undo(action, task_vars, lambda verb, more: call(action, task_vars, transaction, verb, more), transaction.host, request)
 
 
-def roll_back_ended(action: Any, task_vars: dict[str, Any], *, tx: str, any_controller: bool = False) -> dict[str, Any]:
+def _policy(on_drift: str) -> dict[str, Any]:
+    """Instead of the transaction's own option, when there is one."""
+    return {"on_drift": on_drift} if on_drift else {}
+
+
+def roll_back_ended(action: Any, task_vars: dict[str, Any], *, tx: str, any_controller: bool = False, on_drift: str = "") -> dict[str, Any]:
     """Undo a transaction that committed, or that another run left open, or go on with one whose compensations are owed."""
     command = HostCommand(action, task_vars)
 
@@ -126,7 +138,9 @@ def roll_back_ended(action: Any, task_vars: dict[str, Any], *, tx: str, any_cont
             delivery.deliver(action, task_vars, command)
             return command.run(verb, request, engine=delivery.engine().hash)
 
-    return _undo(action, task_vars, say, str(task_vars["inventory_hostname"]), {"tx": tx}, any_controller=any_controller)
+    return _undo(
+        action, task_vars, say, str(task_vars["inventory_hostname"]), {"tx": tx, **_policy(on_drift)}, any_controller=any_controller
+    )
 
 
 def _undo(

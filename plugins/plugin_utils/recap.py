@@ -60,7 +60,12 @@ def _details(report: Report) -> list[str]:
         found.append(f"because: {report.reason}")
     if report.reason and report.outcome == REHEARSED:
         found.append(f"the play failed here: {report.reason}")
-    for label, items in (("not undone", report.irreversible), ("differs", report.differs), ("still running", report.survivors)):
+    for label, items in (
+        ("not undone", report.irreversible),
+        ("differs", report.differs),
+        ("drift", report.drift),
+        ("still running", report.survivors),
+    ):
         if report.outcome == COMMITTED and label == "not undone":
             label = "could not have been undone"
         found += [f"{label}: {item}" for item in items[:SHOWN]]

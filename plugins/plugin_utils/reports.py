@@ -21,7 +21,8 @@ SEVERITY = (COMMITTED, REHEARSED, ROLLED_BACK, REFUSED, LEFT_TO_HOST, UNDO_FAILE
 @dataclass(frozen=True)
 class Report:
     """One transaction on one host. `paths` counts what was changed (committed) or undone (rolled back); times are seconds.
-    `entangled` has a sentence for each delegation between this host and one whose transaction ended the other way."""
+    `drift` has a sentence for each path that somebody else changed since and that was merged, or undone with a copy kept; `entangled`
+    one for each delegation between this host and one whose transaction ended the other way."""
 
     host: str
     play: str
@@ -35,6 +36,7 @@ class Report:
     survivors: list[str] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
     entangled: list[str] = field(default_factory=list)
+    drift: list[str] = field(default_factory=list)
     compensated: list[str] = field(default_factory=list)
     seconds: float = 0.0
     lease: int = 0
@@ -59,9 +61,21 @@ def of_summary(host: str, play: str, outcome: str, summary: dict[str, Any], *, r
         irreversible=[*outside, *(str(item) for item in summary.get("irreversible", []))],
         survivors=[str(item) for item in summary.get("survivors", [])],
         differs=differs,
+        drift=_drift(summary.get("drift") or {}),
         compensated=[str(one["name"]) for one in summary.get("compensations", []) if one["state"] == "PAID"],
         seconds=float(summary.get("seconds", 0.0)),
     )
+
+
+def _drift(found: dict[str, Any]) -> list[str]:
+    """What was left is among the differences."""
+    sentences = [f"{one['path']}: merged with what somebody else changed" for one in found.get("merged", [])]
+    for one in found.get("kept_aside", []):
+        copy = f", copy kept as {one['kept']}" if one.get("kept") else ""
+        sentences.append(f"{one['path']}: undone though {one['what']} by somebody else{copy}")
+    if found.get("gone"):
+        sentences.append(f"{len(found['gone'])} paths that no step had made went with the directories that they were in")
+    return sentences
 
 
 def custom_stats(reports: list[Report]) -> dict[str, Any]:

@@ -8,71 +8,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "engine"))
 
+from drifting import FILES, admin, begun, drift, forced, kept, only, stopped
 from fixtures import any_rig, rig, rigs  # noqa: F401
-from rig import Rig, Tree
-
-FILES = "echo one > one; echo two > two; mkdir d; echo three > d/three; seq 5000 > big; ln big hard"
+from rig import Rig
 
 
-def drift(summary: dict[str, Any], kind: str) -> list[str]:
-    """Paths below rig.root that the report lists as this."""
-    found = summary.get("drift", {}).get(kind, [])
-    return sorted((one if isinstance(one, str) else one["path"]).removeprefix("/srv/rig/t/") for one in found)
-
-
-def stopped(rig: Rig) -> dict[str, Any]:
-    """Roll back; something is left."""
-    summary = rig.rollback(exact=False)
-    assert summary["state"] == "UNDO_FAILED", summary
-    return summary
-
-
-def only(before: Tree, after: Tree, paths: set[str]) -> None:
-    """All else is as it was. A directory with drift in it keeps its times."""
-    around = {str(Path(path).parent) for path in paths}
-    for path in sorted({*before, *after} - paths):
-        old, new = dict(before.get(path, {})), dict(after.get(path, {}))
-        if path in around:
-            old.pop("mtime", None), new.pop("mtime", None)
-        assert old == new, path
-
-
-def forced(rig: Rig, before: Tree) -> dict[str, Any]:
-    """Then the rollback is finished by force, and exact."""
-    summary = rig.ctl("rollback", tx=rig.tx, on_drift="force").json
-    assert summary["state"] == "ABORTED", summary
-    after = rig.look()
-    only(before, after, set())
-    return summary
-
-
-def kept(rig: Rig, summary: dict[str, Any], path: str) -> str:
-    """What the copy of this path holds."""
-    where = next(one["kept"] for one in summary["drift"]["kept_aside"] if one["path"].endswith("/" + path))
-    return rig.run("cat", where).out
-
-
-def admin(rig: Rig, script: str) -> None:
-    """Somebody else. On a busy machine the agent hears of a step's end a little later, and until then a change may be the step's."""
-    rig.sh(f"sleep 0.2; {script}")
-
-
-def begun(rig: Rig, *steps: str, prepare: str = FILES, **options: object) -> Tree:
-    rig.sh(prepare)
-    before = rig.look()
-    rig.begin(**options)
-    for step in steps:
-        rig.step(step)
-    return before
-
-
-def test_a_file_written_in_place(any_rig: Rig) -> None:
-    rig = any_rig
+def test_a_file_written_in_place(rig: Rig) -> None:
     before = begun(rig, "echo step >> one; echo step >> two; rm d/three")
     admin(rig, "echo admin >> one")
     summary = stopped(rig)
@@ -86,8 +34,7 @@ def test_a_file_written_in_place(any_rig: Rig) -> None:
     assert kept(rig, summary, "one") == "one\nstep\nadmin\n"
 
 
-def test_a_file_replaced_by_rename(any_rig: Rig) -> None:
-    rig = any_rig
+def test_a_file_replaced_by_rename(rig: Rig) -> None:
     before = begun(rig, "sed -i s/one/step/ one; sed -i s/two/step/ two; sed -i 1d big")
     admin(rig, "sed -i s/step/admin/ one; sed -i s/9/admin/ big")
     summary = stopped(rig)
@@ -97,8 +44,7 @@ def test_a_file_replaced_by_rename(any_rig: Rig) -> None:
     forced(rig, before)
 
 
-def test_a_file_that_the_step_made(any_rig: Rig) -> None:
-    rig = any_rig
+def test_a_file_that_the_step_made(rig: Rig) -> None:
     before = begun(rig, "echo new > new; echo other > other; ln -s x link; chmod 600 new")
     admin(rig, "echo admin >> new; ln -sfn y link")
     assert drift(stopped(rig), "left") == ["link", "new"]
@@ -123,8 +69,7 @@ def test_removed_replaced_and_put_there(rig: Rig) -> None:
     forced(rig, before)
 
 
-def test_metadata(any_rig: Rig) -> None:
-    rig = any_rig
+def test_metadata(rig: Rig) -> None:
     before = begun(rig, "chmod 600 one two d; chown 5 big; setfattr -n user.x -v 1 one")
     admin(rig, "chmod 640 one; chown 7 d")
     assert drift(stopped(rig), "left") == ["d", "one"]
@@ -298,3 +243,22 @@ def test_a_second_rollback_leaves_alone_what_the_first_gave_back(rig: Rig) -> No
     assert summary["state"] == "ABORTED"
     assert rig.sh("cat two new; ls big", good=False).out == "two\nlater\nlater\n"
     assert rig.look()["one"] == before["one"]
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    "test",
+    [
+        test_a_file_written_in_place,
+        test_a_file_replaced_by_rename,
+        test_a_file_that_the_step_made,
+        test_metadata,
+        test_entries_of_others_in_directories_that_the_step_changed,
+        test_the_place_of_a_moved_file_is_taken,
+        test_a_directory_born_in_the_transaction,
+        test_steps_that_build_on_each_other,
+    ],
+    ids=lambda test: str(test.__name__),
+)
+def test_on_each_file_system(any_rig: Rig, test: Callable[[Rig], None]) -> None:
+    test(any_rig)

@@ -8,6 +8,7 @@ It goes with the transaction's other images when retention ends. Whole directori
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 
@@ -21,20 +22,21 @@ FOLDER = b"aside"
 
 
 def keep(ground: Ground, fs: int, fd: int, path: bytes) -> str:
-    """Copy the inode of an O_PATH fd, with all its metadata; where to. Done again, it makes the copy again."""
-    folder = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=ground.staging(fs))
-    try:
-        parts = [FOLDER, *(part for part in path.split(b"/") if part)]
-        for part in parts[:-1]:
-            folder = _enter(folder, part)
-        name = parts[-1]
-        _remove(folder, name)
-        _copy(fd, folder, name)
-        made = ground.file_systems[fs].path_of(folder) + b"/" + name
-        os.fsync(folder)
-        return os.fsdecode(made)
-    finally:
-        os.close(folder)
+    """Copy the inode of an O_PATH fd, with all its metadata; where to. An earlier copy of the same path stays: `aside-2` and so on."""
+    parts = [part for part in path.split(b"/") if part]
+    for top in itertools.chain((FOLDER,), (b"%s-%d" % (FOLDER, number) for number in itertools.count(2))):
+        folder = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=ground.staging(fs))
+        try:
+            for part in (top, *parts[:-1]):
+                folder = _enter(folder, part)
+            with contextlib.suppress(FileExistsError):
+                _copy(fd, folder, parts[-1])
+                made = ground.file_systems[fs].path_of(folder) + b"/" + parts[-1]
+                os.fsync(folder)
+                return os.fsdecode(made)
+        finally:
+            os.close(folder)
+    return ""
 
 
 def _enter(folder: int, part: bytes) -> int:
@@ -44,11 +46,6 @@ def _enter(folder: int, part: bytes) -> int:
         return os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     finally:
         os.close(folder)
-
-
-def _remove(folder: int, name: bytes) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=folder)
 
 
 def _copy(fd: int, folder: int, name: bytes) -> None:

@@ -33,10 +33,14 @@ COMMON_GROUND = (b"/var/log", b"/var/cache", b"/run", b"/tmp", b"/var/tmp")
 
 
 class Judge:
-    """`is_daemons`: whether an inode belongs to a service that the transaction has started (daemons.py)."""
+    """`is_daemons`: whether an inode belongs to a service that the transaction has started (daemons.py); `known`: what an earlier undo has
+    left, and why: its own work around it has changed the times since."""
 
-    def __init__(self, ground: Ground, ends: Ends, is_daemons: collections.abc.Callable[[Stat], bool]) -> None:
+    def __init__(
+        self, ground: Ground, ends: Ends, is_daemons: collections.abc.Callable[[Stat], bool], known: collections.abc.Mapping[bytes, str]
+    ) -> None:
         self._ground, self._ends, self._is_daemons = ground, ends, is_daemons
+        self._known = known
         self._wanted, self._after, self._reader = ground.wanted, ground.wanted.after, ground.reader
         self._found = Findings(clock_set_back_ns=ends.clock_set_back_ns())
         self._born = Born(ground, self._end, self.when)
@@ -87,6 +91,9 @@ class Judge:
             return
         self._found.stands.setdefault(inode, []).append(place)
         path = self._path(entry)
+        if path in self._known:
+            self._found.places[place] = Finding(path, self._known[path], LATER)
+            return
         left = self._after.places.get(place)
         same = left is None or (left.ino, left.btime) == (state.ino, state.btime) or place in self._after.undone
         end = self._end(inode, state, place)
@@ -104,12 +111,15 @@ class Judge:
 
     def _absent(self, place: Place, entry: Entry, directory: int) -> None:
         """Somebody has removed what the step had left: the directory's ctime is no earlier than that."""
-        left = self._after.places.get(place)
+        left, path = self._after.places.get(place), self._path(entry)
+        if path in self._known:
+            self._report(place, path, self._known[path], LATER)
+            return
         if left is None or not left.ino or place in self._after.undone:
             return
         around = self._reader.stat(directory, b"", AT_EMPTY_PATH)
         when = self._ends.when(around.ctime, self._ends.of(self._after.named.get(place, 0)))
-        self._report(place, self._path(entry), REMOVED, when)
+        self._report(place, path, REMOVED, when)
 
     def _report(self, place: Place, path: bytes, what: str, when: str) -> None:
         if when != OURS:
@@ -126,10 +136,13 @@ class Judge:
             return
         try:
             state = self._reader.stat(fd, b"", AT_EMPTY_PATH)
-            when = self.when(state, self._end(inode, state))
+            known = basic.path in self._known
+            when = LATER if known else self.when(state, self._end(inode, state))
             if when == OURS:
                 return
-            if stat.S_ISDIR(state.mode):
+            if known and not is_as_before(self._ground, inode, fd):
+                self._found.inodes[inode] = Finding(basic.path, self._known[basic.path], LATER)
+            elif stat.S_ISDIR(state.mode):
                 self._directory(inode, basic, fd, state, when)
             elif not below(basic.path, COMMON_GROUND) and not is_as_before(self._ground, inode, fd):
                 self._found.inodes[inode] = Finding(basic.path, CHANGED, when)

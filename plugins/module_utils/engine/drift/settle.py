@@ -68,7 +68,9 @@ class Settled:
         if found is None or found.done:
             begun = now_ns()
             with self._ground(wanted) as ground:
-                self.verdict = decide(ground, self._judge(ground).look(), about.policy, judged_ns=begun)
+                self.verdict = decide(ground, self._judge(ground, found).look(), about.policy, judged_ns=begun)
+            if found is not None:
+                self.verdict.remember(found)
             self._save()
         if not self.verdict.copied:
             self._copy_aside(wanted)
@@ -82,11 +84,12 @@ class Settled:
         finally:
             ground.close()
 
-    def _judge(self, ground: Ground) -> Judge:
+    def _judge(self, ground: Ground, last: Verdict | None = None) -> Judge:
         about, after, now = self._about, ground.wanted.after, Now(now_ns(), clock_offset_ns(), self._about.booted_ns)
         ends = Ends(about.steps, after.sealed, after.undo_runs, now, killed=about.killed, undos=about.undos)
         windows = tuple((step.started_ns, step.sealed_ns or now.ns) for step in about.steps)
-        return Judge(ground, ends, Daemons(windows, now.offset_ns))
+        left = {os.fsencode(drift.path): drift.what for drift in last.drifts if drift.fate == LEFT} if last is not None else {}
+        return Judge(ground, ends, Daemons(windows, now.offset_ns), left)
 
     def _save(self) -> None:
         verdict.save(self._about.directory, self._about.epoch, self.verdict)

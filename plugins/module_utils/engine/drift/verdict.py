@@ -95,6 +95,11 @@ class Verdict:
     done: bool = False
     ended_ns: int = 0
 
+    def remember(self, last: Verdict) -> None:
+        """What an undo before this one has merged and kept aside is still to be told."""
+        self.drifts = [drift for drift in last.drifts if drift.fate != LEFT] + self.drifts
+        self.passengers = last.passengers + self.passengers
+
     def restrict(self, wanted: Wanted) -> None:
         """Take out of what an undo is to bring back all that is held or merged."""
         for place in self.places.union(*(plan.places for plan in self.merges)):
