@@ -243,3 +243,27 @@ def test_the_host_leaves_to_others_what_it_cannot_run_and_resolve_ends_the_debt(
     rig.ctl("resolve", rig.tx)
     assert rig.ctl("debts").json["debts"] == []
     assert rig.try_begin().code == 0
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_a_compensation_changes_is_nobodys_drift(rig: Rig, own: bool) -> None:
+    """It runs between the undo of two steps: a file that an earlier step had changed goes back to what it was before that."""
+    driver = Driver(rig, own=own)
+    rig.sh("echo before > f0; echo before > f1")
+    before = rig.look()
+    rig.begin()
+    change = f"cd {rig.root}; echo compensation > f1"
+    for name in ("one", "two"):
+        host = None if own else [{"argv": ["sh", "-c", change]}]
+        assert driver.compensate(name, host=host).code == 0
+        rig.step(f"echo {name} > f0; echo {name} > f1")
+        assert driver.compensate(name, host=host, result="{}").code == 0
+    for name in ("two", "one"):
+        if own:
+            handed = next_one(driver, "a")["compensate"]
+            assert handed["id"] == name
+            rig.sh(change)
+            driver.report(handed, "")
+    done = next_one(driver, "a") if own else rig.ctl("rollback", tx=rig.tx).json
+    assert (done["state"], done["differs"]) == ("ABORTED", [])
+    assert rig.changed(before) == []
