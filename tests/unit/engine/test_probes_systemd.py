@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from engine.commands import Output
 from engine.errors import ProbeFailed
-from engine.probes import manager, systemd
+from engine.probes import systemctl, systemd
 from engine.probes.base import Circumstances
 from engine.probes.systemd import Systemd
 from engine.probes.unitstate import concerns, parse
@@ -42,7 +42,7 @@ class Played:
 def played(monkeypatch):
     def play(*texts: str) -> Played:
         one = Played(*texts)
-        monkeypatch.setattr(manager, "run", one)
+        monkeypatch.setattr(systemctl, "run", one)
         monkeypatch.setattr(systemd.os.path, "isdir", lambda path: path == "/run/systemd/system")
         return one
 

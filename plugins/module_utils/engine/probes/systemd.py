@@ -15,17 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from ..errors import ProbeFailed
 from . import shelf, transient
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
-from .manager import QUERY, Manager
+from .lingering import linger_again, lingering, running, stop_lingering
+from .systemctl import QUERY, Systemctl
 from .unitstate import Unit
 from .unitundo import UnitUndo, read_units
-from .usermanagers import linger_again, lingering, running, stop_lingering
 
 
 class Systemd(Probe):
     name = "systemd"
 
     def __init__(self) -> None:
-        self._system = Manager()
+        self._system = Systemctl()
         # By uid; None is PID 1's. Made in the first half of an undo, for what the second has to know of it.
         self._undos: dict[int | None, tuple[Image | None, UnitUndo]] = {}
 
@@ -35,7 +35,7 @@ class Systemd(Probe):
         users = running()
         with ThreadPoolExecutor(max_workers=8) as pool:
             # Each manager is a process of its own, and takes its time.
-            asked = {uid: pool.submit(_look, Manager(uid)) for uid in users}
+            asked = {uid: pool.submit(_look, Systemctl(uid)) for uid in users}
             found = _look(self._system)
             others = {uid: future.result() for uid, future in asked.items()}
         return {
@@ -88,7 +88,7 @@ class Systemd(Probe):
             if circumstances.left is None or user not in circumstances.left["lingering"]:
                 outcome += linger_again(user)
         for uid in self._same_users(before):
-            outcome += _reload(Manager(uid))
+            outcome += _reload(Systemctl(uid))
             outcome += _or_nothing(self._undo(uid, before, circumstances).bring_back, circumstances, uid)
         try:
             shelf.settle(before["shelves"], None if circumstances.left is None else circumstances.left["shelves"])
@@ -102,7 +102,7 @@ class Systemd(Probe):
             for uid in [None, *self._same_users(before)] if circumstances.left is None else []:
                 image = before if uid is None else before["users"][str(uid)]
                 made = {name for name, unit in _units_of(before, uid).items() if unit.transient}
-                transient.put_back(Manager(uid).transient, image["transient"], made)
+                transient.put_back(Systemctl(uid).transient, image["transient"], made)
             return Outcome(actions=tuple(shelf.stamps_back(before["shelves"], circumstances.by_a_step)))
         except OSError as error:
             return Outcome(failures=(f"{error.filename!r} cannot be put back: {error.strerror}.",))
@@ -111,7 +111,7 @@ class Systemd(Probe):
         left = circumstances.left
         known = self._undos.get(uid)
         if known is None or known[0] is not left:
-            known = left, UnitUndo(Manager(uid), _units_of(before, uid), left=None if left is None else _units_of(left, uid))
+            known = left, UnitUndo(Systemctl(uid), _units_of(before, uid), left=None if left is None else _units_of(left, uid))
             self._undos[uid] = known
         return known[1]
 
@@ -136,7 +136,7 @@ def _units_of(image: Image, uid: int | None) -> dict[str, Unit]:
     return read_units(image["users"].get(str(uid), {"units": {}})["units"])
 
 
-def _look(manager: Manager) -> Image | None:
+def _look(manager: Systemctl) -> Image | None:
     """None when a user's manager does not answer: a user may log out at any moment, and the manager ends with it. ProbeFailed."""
     try:
         units = manager.units()
@@ -167,14 +167,14 @@ def _or_nothing(phase: Callable[[Circumstances], Outcome], circumstances: Circum
         return Outcome(failures=(str(error),)) if uid in running() else NOTHING
 
 
-def _reload(manager: Manager) -> Outcome:
+def _reload(manager: Systemctl) -> Outcome:
     done = manager.ask("daemon-reload")
     if done.ok or (manager.uid is not None and manager.uid not in running()):
         return NOTHING
     return Outcome(failures=(f"systemd{manager.whose} did not read its unit files again: {done.complaint}.",))
 
 
-def _boot_again(manager: Manager) -> Outcome:
+def _boot_again(manager: Systemctl) -> Outcome:
     """PID 1 has queued its jobs from the files as they were: it has to plan again, unless a person boots into something else."""
     target = manager.ask("show", "--property=Id,Job", "default.target", timeout=QUERY)
     shown = dict(line.split("=", 1) for line in target.out.splitlines() if "=" in line)

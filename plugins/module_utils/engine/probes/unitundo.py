@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterable
 
 from .base import NOTHING, Circumstances, Outcome
-from .manager import Manager
+from .systemctl import Systemctl
 from .unitstate import ABSENT, Clock, Moves, Unit, Units, kept_up, moves
 
 
 class UnitUndo:
     """For one undo: `stop`, then `bring_back`. `left`: the units at commit, when the undo comes after it."""
 
-    def __init__(self, manager: Manager, was: Units, *, left: Units | None = None) -> None:
+    def __init__(self, manager: Systemctl, was: Units, *, left: Units | None = None) -> None:
         self._manager, self._was, self._left = manager, was, left
         # What went down with a unit that `stop` stopped (Requires=, BindsTo=) is started again.
         self._taken_down: frozenset[str] = frozenset()

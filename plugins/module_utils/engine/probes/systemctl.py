@@ -16,7 +16,7 @@ JOB = 200.0
 QUERY = 30.0
 
 
-class Manager:
+class Systemctl:
     """`uid`: whose; None is PID 1."""
 
     def __init__(self, uid: int | None = None) -> None:
