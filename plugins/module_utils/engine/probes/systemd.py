@@ -8,9 +8,10 @@ in its state and is not seen, unless the service tells systemd of it.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import ProbeFailed
 from . import shelf, transient
@@ -33,15 +34,25 @@ class Systemd(Probe):
         if not os.path.isdir("/run/systemd/system"):
             return {"managed": False, "units": {}}
         users = running()
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            # Each manager is a process of its own, and takes its time.
-            asked = {uid: pool.submit(_look, Systemctl(uid)) for uid in users}
+        others: dict[int, Image] = {}
+
+        def look(uid: int) -> None:
+            with contextlib.suppress(ProbeFailed):  # a user may log out at any moment, and the manager ends with it
+                others[uid] = _look(Systemctl(uid))
+
+        # Each manager is a process of its own, and takes its time.
+        threads = [threading.Thread(target=look, args=(uid,)) for uid in users]
+        for thread in threads:
+            thread.start()
+        try:
             found = _look(self._system)
-            others = {uid: future.result() for uid, future in asked.items()}
+        finally:
+            for thread in threads:
+                thread.join()
         return {
             "managed": True,
-            **(found or {}),
-            "users": {str(uid): {"invocation": users[uid], **seen} for uid, seen in others.items() if seen is not None},
+            **found,
+            "users": {str(uid): {"invocation": users[uid], **seen} for uid, seen in sorted(others.items())},
             "lingering": lingering(),
             "shelves": shelf.look(),
         }
@@ -136,14 +147,9 @@ def _units_of(image: Image, uid: int | None) -> dict[str, Unit]:
     return read_units(image["users"].get(str(uid), {"units": {}})["units"])
 
 
-def _look(manager: Systemctl) -> Image | None:
-    """None when a user's manager does not answer: a user may log out at any moment, and the manager ends with it. ProbeFailed."""
-    try:
-        units = manager.units()
-    except ProbeFailed:
-        if manager.uid is None:
-            raise
-        return None
+def _look(manager: Systemctl) -> Image:
+    """ProbeFailed."""
+    units = manager.units()
     made = any(unit.transient for unit in units.values())
     return {
         "units": {name: unit.to_json() for name, unit in units.items()},
