@@ -210,6 +210,10 @@ class Batch:
                 outcome = self._outcome(host, str(event.data["outcome"]))
                 quiet = outcome == reports.COMMITTED and self.plans[host].irreversible == fence.ALLOW
                 told = [] if quiet else outside
+                refused = event.data["summary"].get("refused")
+                if refused and not reason:  # for Ansible all was well there
+                    self._mark_failed(host)
+                    reason = f"it could not have been committed: {refused}"
                 return reports.of_summary(host, play, outcome, event.data["summary"], reason=reason, outside=told)
         why = failures.get(host) or "the controller was stopped before the host answered"
         return replace(

@@ -27,6 +27,7 @@ from .batch import Batch
 from .configuration import Settings
 from .interrupts import Interrupts, Terminated
 from .options import OptionError, Options, parse
+from .plan import Planner
 
 display = Display()
 
@@ -42,6 +43,7 @@ class Hooks:
         show: Callable[[list[reports.Report], list[rehearsal.Rehearsal]], None],
     ) -> None:
         self._defaults, self._settings, self._show = defaults, settings, show
+        self._planner = Planner()
         self.reports: list[reports.Report] = []
         self.rehearsals: list[rehearsal.Rehearsal] = []
 
@@ -66,6 +68,9 @@ class Hooks:
         TaskQueueManager.run = run
 
     def _run(self, tqm: Any, play: Any, run_play: Callable[[Any, Any], Any]) -> Any:
+        if self._settings().plan:
+            self._use_table()
+            return self._planner.run(tqm, play, self._options_of_hosts(tqm, play))
         plans = self._plans(tqm, play)
         if not plans:
             return run_play(tqm, play)
@@ -112,6 +117,17 @@ class Hooks:
                 display.error(f"The page of the rehearsal could not be written to {path}: {error.strerror}")
 
     def _plans(self, tqm: Any, play: Any) -> dict[str, Options]:
+        """None in check mode: there is nothing to undo."""
+        plans = self._options_of_hosts(tqm, play)
+        if plans and play.check_mode:
+            for name in forecast.for_real_in_check_mode(play):
+                display.warning(
+                    f"'{name}' has 'check_mode: false'. In check mode there is no transaction: what it changes will not be undone."
+                )
+            return {}
+        return plans
+
+    def _options_of_hosts(self, tqm: Any, play: Any) -> dict[str, Options]:
         """The options of each host of this batch that is still in the play; hosts that turned it off are left out."""
         defaults = self._defaults()
         plans: dict[str, Options] = {}
@@ -128,12 +144,6 @@ class Hooks:
                 raise AnsibleError(f"No task was run: {play.get_name()}: {problem}") from None
             if options is not None:
                 plans[host.name] = options if options.name else _named(options, play)
-        if plans and play.check_mode:
-            for name in forecast.for_real_in_check_mode(play):
-                display.warning(
-                    f"'{name}' has 'check_mode: false'. In check mode there is no transaction: what it changes will not be undone."
-                )
-            return {}
         return plans
 
 

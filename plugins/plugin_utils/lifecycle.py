@@ -96,18 +96,21 @@ def end(
     rehearsed: bool = False,
     on_drift: str = "",
 ) -> dict[str, Any]:
-    """Commit or roll back; the answer is the host's summary. `rehearsed`: first ask what each step changed. Raises HostError,
-    and then the transaction is as it was before the call, or
-    the host says otherwise in the error."""
+    """Commit or roll back; the answer is the host's summary. `rehearsed`: first ask what each step changed, and why a commit would have
+    been refused (the summary's `refused`). Raises HostError, and then the transaction is as it was before the call, or the host says
+    otherwise in the error."""
     ledger = Ledger.of_this_run()
     request: dict[str, Any] = {"tx": transaction.tx, "token": transaction.token}
     if outcome == COMMITTED:
         summary = call(action, task_vars, transaction, "commit", {**request, "steps": ledger.steps(transaction.host)[-MOST_STEPS:]})
     else:
         request.update(_policy(on_drift))
-        if rehearsed:
-            rehearsal.fetch(lambda verb, more: call(action, task_vars, transaction, verb, more), tx=transaction.tx)
-        summary = _undo(action, task_vars, lambda verb, more: call(action, task_vars, transaction, verb, more), transaction.host, request)
+
+        def say(verb: str, more: dict[str, Any]) -> dict[str, Any]:
+            return call(action, task_vars, transaction, verb, more)
+
+        refused = rehearsal.ask(say, request) if rehearsed else ""
+        summary = {**_undo(action, task_vars, say, transaction.host, request), **({"refused": refused} if refused else {})}
     ledger.append(transaction.host, ENDED, tx=transaction.tx, outcome=outcome, summary=summary)
     return summary
 

@@ -12,6 +12,9 @@ TITLE = "TRANSACTIONS"
 WIDTH = 80
 SHOWN = 5
 
+# How the host tells of a call that it did not let run (engine/transaction.py): nothing was left by that.
+REFUSED_CALL = "refused with "
+
 WORDS = {
     COMMITTED: "committed",
     REHEARSED: "rehearsed",
@@ -60,8 +63,11 @@ def _details(report: Report) -> list[str]:
         found.append(f"because: {report.reason}")
     if report.reason and report.outcome == REHEARSED:
         found.append(f"the play failed here: {report.reason}")
+    refused = [item for item in report.irreversible if item.startswith(REFUSED_CALL)]
+    irreversible = [item for item in report.irreversible if item not in refused]
+    found += refused[:SHOWN]
     for label, items in (
-        ("not undone", report.irreversible),
+        ("not undone", irreversible),
         ("differs", report.differs),
         ("drift", report.drift),
         ("still running", report.survivors),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What a rehearsal did on each host before it was taken back: values out of `acidctl diff --each`, for the terminal and for the page.
 
-The worker that rolls a host back asks for them first (`fetch`), and leaves them in a file beside the ledger: they are too much
+The worker that rolls a host back asks for them first (`ask`), and leaves them in a file beside the ledger: they are too much
 for a line of it. The main process reads them when the play is over (`of_host`).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,8 +75,22 @@ def is_removed(line: str) -> bool:
     return line.startswith("-")
 
 
-def fetch(say: Any, *, tx: str) -> None:
-    """Never in the way of the rollback: what cannot be told is told to be so."""
+Say = Callable[[str, dict[str, Any]], dict[str, Any]]
+
+
+def ask(say: Say, request: dict[str, Any]) -> str:
+    """Why the play could not have been committed; empty: it could. Never in the way of the rollback: what cannot be told is told to be
+    so."""
+    try:
+        answer = say("denied", {**request, "seal": True})
+        refused = "; ".join([*map(str, answer.get("denied", [])), *filter(None, [str(answer.get("doomed") or "")])])
+    except HostError as error:
+        refused = str(error)
+    _fetch(say, tx=str(request["tx"]))
+    return refused
+
+
+def _fetch(say: Say, *, tx: str) -> None:
     try:
         answer = say("diff", {"tx": tx, "each": True})
     except HostError as error:

@@ -17,7 +17,7 @@ from .rehearsal import FileChange, Rehearsal, StepChanges, is_added, is_removed
 from .rehearsal_text import grouped, summary
 
 STYLE = Path(__file__).with_name("rehearsal_page.css")
-MOST_OPEN = 40  # lines of a diff that is shown unasked
+MOST_OPEN, MOST_FILES = 40, 6  # lines of a diff, and files of a step, that are shown unasked
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 SIGNS = {"created": "new", "removed": "removed", "moved": "moved", "changed": "changed"}
@@ -40,7 +40,7 @@ def write(path: str, rehearsals: list[Rehearsal], *, playbook: str) -> None:
 
 def page(rehearsals: list[Rehearsal], *, playbook: str, now: float) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
-    name = escape(playbook or "a playbook")
+    name = escape(", ".join(os.path.basename(word) for word in playbook.split()) or "a playbook")
     sections = "\n".join(_section(hosts, one) for hosts, one in grouped(rehearsals))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -54,7 +54,7 @@ def page(rehearsals: list[Rehearsal], *, playbook: str, now: float) -> str:
 </head>
 <body>
 <main>
-<header><h1>Rehearsal of {name}</h1><label class="flip"><input type="checkbox" id="flip"> the other colours</label></header>
+<header><h1>Rehearsal of {name}</h1><label class="flip"><input type="checkbox" id="flip"> light or dark</label></header>
 <p class="lead">The play ran for real on {_hosts(rehearsals)}; this is what each step changed. Then all of it was taken back. {when}</p>
 {sections}
 <footer>acid.host. Content is left out where a step has no_log, or where not everybody on the host may read it.</footer>
@@ -79,13 +79,13 @@ def _section(hosts: list[str], one: Rehearsal) -> str:
 <div class="head"><h2>{escape(", ".join(hosts))}</h2><span class="chip {kind}">{verdict}</span>
 <span class="soft small">{escape(one.report.play)} · {escape(summary(one))}</span>
 {"".join(f'<span class="alert small">{escape(text)}</span>' for text in alerts)}</div>
-{"".join(_step(step, first=number == 0) for number, step in enumerate(touching))}
+{"".join(map(_step, touching))}
 {_quiet(quiet)}
 {_host(one)}
 </section>"""
 
 
-def _step(step: StepChanges, *, first: bool) -> str:
+def _step(step: StepChanges) -> str:
     counts = {kind: sum(change.kind == kind for change in step.changes) for kind in SIGNS}
     chips = "".join(f'<span class="chip {kind}">{count} {SIGNS[kind]}</span>' for kind, count in counts.items() if count)
     if step.irreversible:
@@ -96,7 +96,8 @@ def _step(step: StepChanges, *, first: bool) -> str:
     extra += [f"taken back by the play itself: {path}" for path in step.undone]
     alerts = "".join(f'<li class="alert">cannot be undone: {escape(text)}</li>' for text in step.irreversible)
     items = alerts + "".join(f"<li>{escape(text)}</li>" for text in extra)
-    return f"""<details class="step"{" open" if first else ""}><summary><span class="number">{step.n}</span>
+    is_open = " open" if len(step.changes) <= MOST_FILES else ""
+    return f"""<details class="step"{is_open}><summary><span class="number">{step.n}</span>
 <span class="task">{escape(step.task)}</span>{chips}
 <span class="where soft small">{escape(step.module)}<br>{escape(step.position)}</span></summary>
 <div class="files">{"".join(map(_file, step.changes))}{f"<ul class='small'>{items}</ul>" if items else ""}</div></details>
@@ -107,24 +108,32 @@ def _file(change: FileChange) -> str:
     added, removed = sum(map(is_added, change.diff)), sum(map(is_removed, change.diff))
     counts = f'<span class="counts"><b>+{added}</b> <i>&minus;{removed}</i></span>' if change.diff else ""
     moved = f' <span class="soft small">from {escape(change.moved_from)}</span>' if change.moved_from else ""
-    is_open = " open" if len(change.diff) <= MOST_OPEN else ""
-    return f"""<details class="file"{is_open}><summary><span class="chip {change.kind}">{SIGNS[change.kind]}</span>
-<span class="path">{escape(change.path)}{moved}</span>{counts}</summary>{_metadata(change)}
-{f'<div class="hidden">Content not shown: {escape(change.hidden)}.</div>' if change.hidden else ""}{_diff(change)}</details>
+    title = f"""<span class="chip {change.kind}">{SIGNS[change.kind]}</span>
+<span class="path">{escape(change.path)}{moved}</span><span class="soft small">{escape(_facts(change))}</span>{counts}"""
+    body = _metadata(change) + _diff(change)
+    if change.hidden:
+        body += f'<div class="hidden">Content not shown: {escape(change.hidden)}.</div>'
+    if not body:
+        return f'<div class="file"><div class="title">{title}</div></div>\n'
+    return f"""<details class="file"{" open" if len(change.diff) <= MOST_OPEN else ""}><summary>{title}</summary>{body}</details>
 """
 
 
-def _metadata(change: FileChange) -> str:
-    if not change.metadata:
+def _facts(change: FileChange) -> str:
+    """Of what was born or went: all in one line."""
+    if change.kind not in ("created", "removed"):
         return ""
+    return ", ".join(f"{after or before} bytes" if name == "size" else after or before for name, before, after in change.metadata)
+
+
+def _metadata(change: FileChange) -> str:
     if change.kind in ("created", "removed"):
-        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(after or before)}</td></tr>" for name, before, after in change.metadata)
-    else:
-        rows = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(before or 'none')}</td><td>&rarr;</td><td>{escape(after or 'none')}</td></tr>"
-            for name, before, after in change.metadata
-        )
-    return f"<table>{rows}</table>"
+        return ""
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(before or 'none')} &rarr; {escape(after or 'none')}</td></tr>"
+        for name, before, after in change.metadata
+    )
+    return f"<table>{rows}</table>" if rows else ""
 
 
 def _diff(change: FileChange) -> str:

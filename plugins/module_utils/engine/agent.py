@@ -305,7 +305,10 @@ class Agent:
                 transaction.doom(str(request.get("reason", "the controller asked for it")))
                 return {"tx": transaction.id, "state": states.DOOMED}
             if op == "denied":
-                return {"tx": transaction.id, "denied": transaction.ask_denied()}
+                if request.get("seal"):  # a rehearsal looks at the last step, too
+                    transaction.wait_for_mains()
+                    transaction.seal()
+                return {"tx": transaction.id, "denied": transaction.ask_denied(), "doomed": transaction.doomed}
             if op == "confirm":
                 return {"tx": transaction.id, "state": self._journal.get(transaction.id).state}
         raise Usage("The agent knows no request %r." % op, hint="Is the engine on the host the one of this collection?")
