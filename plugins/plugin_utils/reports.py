@@ -74,7 +74,7 @@ def _drift(found: dict[str, Any]) -> list[str]:
         copy = f", copy kept as {one['kept']}" if one.get("kept") else ""
         sentences.append(f"{one['path']}: undone though {one['what']} by somebody else{copy}")
     if found.get("gone"):
-        sentences.append(f"{len(found['gone'])} paths that no step had made went with the directories that they were in")
+        sentences.append(f"{found['gone_count']} paths that no step had made went with the directories that they were in")
     return sentences
 
 

@@ -143,7 +143,8 @@ def test_a_directory_born_in_the_transaction(rig: Rig) -> None:
 
 def test_a_service_that_fills_a_directory(rig: Rig) -> None:
     """Its data directory is the transaction's, and so is what it does there at any time; the list is shown."""
-    unit = "[Service]\\nUser=daemon\\nExecStart=/bin/sh -c 'while :; do date >> data/log; touch data/$RANDOM; sleep 0.2; done'\\n"
+    work = "date >> data/log; rm -rf data/tmp; mkdir -p data/tmp/$RANDOM; touch data/$RANDOM data/tmp/x"
+    unit = f"[Service]\\nUser=daemon\\nExecStart=/bin/bash -c 'while :; do {work}; done'\\n"
     rig.sh(FILES)
     before = rig.look()
     rig.begin(probes=["all"])

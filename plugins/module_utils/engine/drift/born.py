@@ -9,6 +9,7 @@ that a step did leave, and that somebody else has changed since, is drift, which
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import os
 import stat
 import typing as t
@@ -52,15 +53,19 @@ class Born:
         return Inside(self._passengers, self._changed)
 
     def _enter(self, above: int, name: bytes, path: bytes, end: _End, dev: int) -> None:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC, dir_fd=above)
+        """Services may still be at work in there: what goes while we look is not there."""
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC, dir_fd=above)
+        except (FileNotFoundError, NotADirectoryError):
+            return
         try:
             number = self._numbers.get((self._fs, self._reader.handle(fd, b"", AT_EMPTY_PATH)))
             with os.scandir(fd) as entries:
                 for child in entries:
-                    info = child.stat(follow_symlinks=False)
-                    is_directory = stat.S_ISDIR(info.st_mode)
-                    if is_directory or info.st_ctime_ns > end[0] or info.st_ctime_ns > end[1]:
-                        self._child(fd, os.fsencode(child.name), path, (number or 0, os.fsencode(child.name)), end, dev)
+                    with contextlib.suppress(FileNotFoundError):
+                        info = child.stat(follow_symlinks=False)
+                        if stat.S_ISDIR(info.st_mode) or info.st_ctime_ns > end[0] or info.st_ctime_ns > end[1]:
+                            self._child(fd, os.fsencode(child.name), path, (number or 0, os.fsencode(child.name)), end, dev)
         finally:
             os.close(fd)
 

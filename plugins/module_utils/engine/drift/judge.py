@@ -28,6 +28,7 @@ from .ends import DURING, LATER, OURS, Ends
 from .findings import APPEARED, CHANGED, REMOVED, REPLACED, Finding, Findings
 from .images import is_as_before
 
+_LOOKS = 5
 #: Everybody writes here: what the transaction made goes in any case, and a copy of what others wrote into it is kept.
 COMMON_GROUND = (b"/var/log", b"/var/cache", b"/run", b"/tmp", b"/var/tmp")
 
@@ -50,7 +51,7 @@ class Judge:
         """`only`: at these paths."""
         for place, entry in self._wanted.entries.items():
             if only is None or self._path(entry) in only:
-                self._place(place, entry)
+                self._while_others_work(place, entry)
         for inode, basic in self._wanted.basics.items():
             if only is None or basic.path in only:
                 self._inode(inode, basic)
@@ -75,6 +76,16 @@ class Judge:
         return DURING if when == LATER and self._is_daemons(state) else when
 
     # -- places ----------------------------------------------------------------------------------------------------------
+
+    def _while_others_work(self, place: Place, entry: Entry) -> None:
+        """Services still run: what is there at one look may be gone or another one at the next."""
+        for _attempt in range(_LOOKS):
+            try:
+                return self._place(place, entry)
+            except FileNotFoundError:
+                continue
+        self._report(place, self._path(entry), REPLACED, DURING)
+        return None
 
     def _place(self, place: Place, entry: Entry) -> None:
         directory = self._ground.directory(entry.directory)

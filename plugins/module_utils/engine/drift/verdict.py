@@ -22,6 +22,8 @@ from ..undo import Held
 from ..wanted import Inode, Place, Wanted
 
 STOP, FORCE, MERGE = "stop", "force", "merge"
+#: Of long lists the controller is told so many, and their length.
+_SHOWN = 50
 POLICIES = (STOP, FORCE, MERGE)
 
 #: What became of a drifted path.
@@ -126,14 +128,17 @@ class Verdict:
         return Held(tuple(sorted(self.places)), tuple(sorted(self.inodes | self.around)), stored)
 
     def told(self, *, diffs: bool = False) -> dict[str, t.Any]:
-        """For people and the controller; what there is nothing to tell of is left out. `diffs`: with the contents, which root alone may
-        see."""
+        """For people and the controller; what there is nothing to tell of is left out. `diffs`: all of it, and with the contents, which
+        root alone may see."""
+        shown = None if diffs else _SHOWN
         data: dict[str, t.Any] = {
             "left": [drift.told(diffs=diffs) for drift in self.drifts if drift.fate == LEFT],
-            "held": self.with_them,
+            "held": self.with_them[:shown],
+            "held_count": len(self.with_them),
             "merged": [drift.told(diffs=diffs) for drift in self.drifts if drift.fate == MERGED],
             "kept_aside": [drift.told(diffs=diffs) for drift in self.drifts if drift.fate == ASIDE],
-            "gone": [{"path": path, "what": what, "kept": where} for path, what, where in self.passengers],
+            "gone": [{"path": path, "what": what, "kept": where} for path, what, where in self.passengers[:shown]],
+            "gone_count": len(self.passengers),
             "clock_set_back_seconds": round(self.clock_set_back_ns / 1e9, 3),
         }
         return {key: value for key, value in data.items() if value}
