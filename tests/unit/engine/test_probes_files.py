@@ -366,7 +366,7 @@ def test_inode_flags(probe: Etc, place: Path) -> None:
         assert probe.compare(before, image(probe)) == []
         assert look(place) == was
         flags = subprocess.run(
-            ["lsattr", "-d", place / "motd", place / "hostname", place / "systemd"], capture_output=True, text=True
+            ["lsattr", "-d", place / "motd", place / "hostname", place / "systemd"], capture_output=True, text=True, check=True
         ).stdout
         assert [line.split()[0].count("i") for line in flags.splitlines()] == [1, 0, 0]
     finally:

@@ -18,12 +18,12 @@ _PATIENCE = 15.0
 @contextlib.contextmanager
 def locked(path: str = _LOCK, *, patience: float = _PATIENCE) -> collections.abc.Iterator[bool]:
     """Whether it could be had. A lock file that was not there goes again."""
-    made = False
+    before = None
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         before = os.stat(os.path.dirname(path))
-        fd, made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), True
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         end = time.monotonic() + patience
         while True:
@@ -38,7 +38,7 @@ def locked(path: str = _LOCK, *, patience: float = _PATIENCE) -> collections.abc
                 yield True
                 return
     finally:
-        if made:
+        if before is not None:
             os.unlink(path)
             os.utime(os.path.dirname(path), ns=(before.st_atime_ns, before.st_mtime_ns))
         os.close(fd)
