@@ -87,25 +87,45 @@ class Tracer(threading.Thread):
 
     def _one(self) -> None:
         note = self._listener.receive()
+        self._back(note)
         with self._lock:
-            number = self._judge(note)
-        if number:
-            self._listener.refuse(note.id, number)
-        else:
-            self._listener.proceed(note.id)
+            self._answer(0, note, self._judge(note))
 
     def _several(self) -> None:
         """`durability: power`: one write to the disk for all calls that wait."""
         notes = self._listener.receive_all()
+        for note in notes:
+            self._back(note)
+        judged: list[tuple[int, t.Any, int]] = []
+
+        def let_run() -> None:
+            """Also when one of them must wait until another has ended (docs/adr/0011)."""
+            lost = self.mode == CAPTURE and not self._on_the_disk()
+            for slot, note, number in judged:
+                self._answer(slot, note, errno.EIO if lost else number)
+            judged.clear()
+
         with self._lock:
-            numbers = [self._judge(note) for note in notes]
-            if self.mode == CAPTURE and not self._on_the_disk():
-                numbers = [errno.EIO] * len(notes)
-        for slot, (note, number) in enumerate(zip(notes, numbers)):
-            if number:
-                self._listener.refuse(note.id, number, slot)
-            else:
-                self._listener.proceed(note.id, slot)
+            if self._capture is not None:
+                self._capture.before_waiting(let_run)
+            try:
+                for slot, note in enumerate(notes):
+                    judged.append((slot, note, self._judge(note)))
+                let_run()
+            finally:
+                if self._capture is not None:
+                    self._capture.before_waiting(None)
+
+    def _back(self, note: t.Any) -> None:
+        if self._capture is not None:
+            self._capture.back(note.thread)
+
+    def _answer(self, slot: int, note: t.Any, number: int) -> None:
+        """While the lock is held: what was looked up for the next call holds only if this one runs before."""
+        if number:
+            self._listener.refuse(note.id, number, slot)
+        else:
+            self._listener.proceed(note.id, slot)
 
     def _on_the_disk(self) -> bool:
         """Whether all images are. When the disk failed once it is not asked again: what it dropped it would not name (I1)."""

@@ -12,6 +12,7 @@ from ..kernel import AT_FDCWD
 from .calls import FIXED
 from .newborn import Newborn
 from .resolve import Memory, Place, Resolver
+from .turns import Turns
 from .workplace import Workplace
 
 Arguments = tuple[int, int, int, int, int, int]
@@ -33,7 +34,7 @@ class Caller:
 
     def __init__(self, resolver: Resolver, newborn: Newborn) -> None:
         self.thread, self.resolver, self.newborn = 0, resolver, newborn
-        self.workplace = Workplace(resolver.reader)
+        self.workplace, self.turns = Workplace(resolver.reader), Turns()
         self._memory = Memory()
 
     def text(self, address: int) -> bytes:

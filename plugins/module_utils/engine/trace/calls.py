@@ -51,8 +51,8 @@ CALLS: tuple[Call, ...] = (
     # create: directory, path
     Call("link", 86, None, 9, "link", (CWD, 1)),
     Call("linkat", 265, 37, 303, "link", (2, 3)),
-    Call("symlink", 88, None, 83, "create", (CWD, 1)),
-    Call("symlinkat", 266, 36, 304, "create", (1, 2)),
+    Call("symlink", 88, None, 83, "symlink", (CWD, 1)),
+    Call("symlinkat", 266, 36, 304, "symlink", (1, 2)),
     Call("mkdir", 83, None, 39, "create", (CWD, 0)),
     Call("mkdirat", 258, 34, 296, "create", (0, 1)),
     Call("mknod", 133, None, 14, "create", (CWD, 0)),

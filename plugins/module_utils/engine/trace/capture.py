@@ -34,12 +34,14 @@ class Capture:
         self._caller = Caller(self.resolver(), self._newborn)
         names = Names(images, self._caller)
         self._contents = Contents(images, self._caller, names)
-        parts = (names, self._contents, Metadata(images, self._caller, self._contents), Surroundings(images, self._caller, names))
+        changing = (names, self._contents, Metadata(images, self._caller, self._contents))
+        parts = (*changing, Surroundings(images, self._caller, names))
         self._handlers: dict[str, t.Callable[[Arguments, Call], None]] = {
             call.does: next(getattr(part, call.does) for part in parts if hasattr(part, call.does))
             for call in CALLS
             if call.does != "refuse"
         }
+        self._taking_turns = {does for does in self._handlers if any(hasattr(part, does) for part in changing)}
 
     def resolver(self) -> Resolver:
         """A new step's resolver."""
@@ -52,16 +54,26 @@ class Capture:
         return Resolver(self.images.reader, policy_of)
 
     def epoch(self, epoch: int, step: int) -> None:
+        self._caller.turns.drain()
         self._contents.forget()
         self._newborn.forget()
         self._caller.workplace.let_go()
         self.images.epoch(epoch, step)
 
+    def back(self, thread: int) -> None:
+        """The thread makes a call. The only method that needs no lock."""
+        self._caller.turns.back(thread)
+
+    def before_waiting(self, let_run: t.Callable[[], None] | None) -> None:
+        """What lets the calls run that were handled and still wait, should the next one have to wait for theirs."""
+        self._caller.turns.let_run = let_run
+
     def handle(self, note: Note, call: Call, step: int, resolver: Resolver) -> None:
-        """Take all images that `call` needs."""
+        """Take all images that `call` needs. It is to be let run before the lock is given back."""
         images, caller = self.images, self._caller
         images.step, images.thread = step, note.thread
         caller.resolver, caller.thread = resolver, note.thread
+        images.raced = caller.turns.take(note.thread, note.number) if call.does in self._taking_turns else False
         if images.unsettled:
             images.settle()
         try:
@@ -81,6 +93,7 @@ class Capture:
 
     def settle(self) -> None:
         """No call is under way: a step has ended."""
+        self._caller.turns.drain()
         self._caller.workplace.let_go()
         self.images.settle_all()
 

@@ -18,7 +18,7 @@ from ..undolog import Value
 from .caller import Arguments, Caller, foretold, signed, value
 from .calls import OPEN_MASK, Call
 from .images import CONTENTS_LEFT, Images, below
-from .inodes import inode_at, touch_arrivals
+from .inodes import inode_at
 from .names import Names
 from .resolve import Place
 
@@ -58,8 +58,6 @@ class Contents:
 
     def open_place(self, place: Place, flags: int) -> None:
         try:
-            if self._images.flights:
-                touch_arrivals(self._images, place, contents=True)
             if place.found is None:
                 if flags & os.O_CREAT:
                     self._names.absent(place)

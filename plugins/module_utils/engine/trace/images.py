@@ -8,9 +8,7 @@ calls then run does not matter: both images are from before both. Nothing is tak
 directories
 that were: at the epoch's start they did not exist.
 
-A call goes on running after its notification is answered. Until its thread shows up again it is *in flight*: what it moves may arrive at
-its
-places at any moment, so a second call at these places takes images of the arrivals too, by handle.
+A call goes on running after its notification is answered; turns.py sees to it that none moves what another one's images were looked up for.
 """
 
 from __future__ import annotations
@@ -51,8 +49,6 @@ from .resolve import Place
 SMALL = 1024
 #: Contents up to this many bytes go into the log itself.
 INLINE_LIMIT = 4096
-_GONE = (errno.ENOENT, errno.ESTALE)
-_FLIGHTS = 4
 
 #: Contents here are left as they are, since other processes append to them; what is created or removed is undone all the same.
 CONTENTS_LEFT = (b"/var/log",)
@@ -107,13 +103,6 @@ class Inode(t.NamedTuple):
     path: bytes
 
 
-class Flight(t.NamedTuple):
-    """A call that was let run and may not have ended: the places it changes and the old inodes it moves."""
-
-    places: tuple[Where, ...]
-    moved: tuple[Inode, ...]
-
-
 class _Pending(t.NamedTuple):
     fs: FileSystem
     number: int
@@ -123,7 +112,7 @@ class _Pending(t.NamedTuple):
 
 
 class Images:
-    """Takes images for one transaction. The caller holds the transaction's lock, and sets `step` and `thread` before each call."""
+    """Takes images for one transaction. The caller holds the transaction's lock, and sets `step`, `thread` and `raced` before each call."""
 
     def __init__(
         self,
@@ -147,6 +136,8 @@ class Images:
         self._hidden_devices: set[int] = set()
         self.epoch_start = 0
         self.step = self.thread = 0
+        #: whether calls of other threads may be running
+        self.raced = False
         self._pending: dict[int, _Pending] = {}
         self._forget()
 
@@ -164,7 +155,6 @@ class Images:
         self._modes: dict[Key, int] = {}
         #: directories born in the epoch that got an inode from before it
         self.received_old: set[int] = set()
-        self.flights: dict[int, Flight] = {}
 
     def epoch(self, epoch: int, step: int) -> None:
         """A new epoch begins. The fine clock is never behind the one that stamps inodes; the coarse one is, since Linux 6.13 hands out
@@ -323,7 +313,7 @@ class Images:
 
     def _keep_link(self, inode: Inode, place: Place | None) -> tuple[int, int]:
         try:
-            if place is not None and place.name is not None and not self.flights:
+            if place is not None and place.name is not None:
                 return LINK, self.store.keep_link(inode.fs, place.fd, place.name, inode.handle)
             return LINK, self.store.keep_link(inode.fs, -1, b"", inode.handle)
         except OSError as error:
@@ -411,58 +401,16 @@ class Images:
         self._seen_contents.add(key)
         self.written.append(inode.path)
 
-    # -- calls in flight -------------------------------------------------------------------------------------------------
-
-    def fly(self, flight: Flight) -> None:
-        """This thread's call is let run."""
-        if len(self.flights) > _FLIGHTS:
-            for thread in [thread for thread in self.flights if not os.path.exists("/proc/%d" % thread)]:
-                del self.flights[thread]
-        self.flights[self.thread] = flight
-
-    def arrivals(self, where: Where) -> list[Inode]:
-        """Old inodes that calls in flight may bring to this place."""
-        return [inode for flight in self.flights.values() if where in flight.places for inode in flight.moved]
-
-    def keep_arrivals(self, where: Where) -> None:
-        for inode in self.arrivals(where):
-            key = self._inode_key(inode)
-            if key in self._kept:
-                self._rely_on(key)
-            else:
-                self._unless_gone(self.keep_inode, inode, key)
+    # -- failed calls ----------------------------------------------------------------------------------------------------
 
     def _rely_on(self, key: Key) -> None:
         """A second call counts on the link that was kept for a first one: it stays, even if the first call turns out to have failed."""
         for thread in [thread for thread, pending in self._pending.items() if pending.key == key]:
             del self._pending[thread]
 
-    def touch_arrivals(self, where: Where, aspects: Aspects, *, contents: bool) -> None:
-        for inode in self.arrivals(where):
-            key = self._inode_key(inode)
-            if contents and stat.S_ISREG(inode.state.mode):
-                self._unless_gone(self.touch_contents, inode, key)
-            else:
-                self._unless_gone(lambda i, k: self.touch_metadata(i, k, aspects), inode, key)
-
-    @staticmethod
-    def _inode_key(inode: Inode) -> Key:
-        return inode.state[:3] if inode.state.btime else (inode.state.dev, inode.state.ino, inode.handle)
-
-    @staticmethod
-    def _unless_gone(image: t.Callable[[Inode, Key], None], inode: Inode, key: Key) -> None:
-        try:
-            image(inode, key)
-        except OSError as error:
-            if error.errno not in _GONE:  # gone: whoever removed it has kept it
-                raise
-
-    # -- failed calls ----------------------------------------------------------------------------------------------------
-
     def settle(self) -> None:
         """The thread's last call has ended. Where it failed, its kept link goes again: nobody shall see a link count that is one too
         high (TRACE.md 13)."""
-        self.flights.pop(self.thread, None)
         pending = self._pending.pop(self.thread, None)
         if pending is None or self.store.links_of(pending.fs, pending.number) <= pending.links_before:
             return
@@ -472,7 +420,7 @@ class Images:
 
     @property
     def unsettled(self) -> bool:
-        return bool(self.flights or self._pending)
+        return bool(self._pending)
 
     def settle_all(self, threads: t.Collection[int] | None = None) -> None:
         """The calls of all these threads have ended, or of all there are."""

@@ -8,7 +8,7 @@ import os
 import typing as t
 
 from ..kernel import AT_EMPTY_PATH
-from .images import BASIC, Aspects, Images, Inode, below
+from .images import Images, Inode, below
 from .resolve import Place
 
 
@@ -26,11 +26,10 @@ def inode_at(images: Images, place: Place, fs: t.Any) -> Inode | None:
     directory = images.directory(place.fd, place.parent)
     if directory is None:
         return None
-    return Inode(fs, images.reader.handle(place.fd, place.name), found, directory.path + b"/" + place.name)
-
-
-def touch_arrivals(images: Images, place: Place, aspects: Aspects = BASIC, *, contents: bool = False) -> None:
-    if place.name is not None:
-        directory = images.directory(place.fd, place.parent)
-        if directory is not None:
-            images.touch_arrivals((directory.number, place.name), aspects, contents=contents)
+    try:
+        handle = images.reader.handle(place.fd, place.name)
+    except FileNotFoundError:
+        return None  # another thread's call has removed it, and was imaged for that; this one will fail, or make it anew
+    if images.raced and (now := images.reader.stat_or_none(place.fd, place.name)) is not None and now.key != found.key:
+        return None  # likewise, and what is there now was born in the epoch
+    return Inode(fs, handle, found, directory.path + b"/" + place.name)

@@ -12,7 +12,7 @@ from .caller import Arguments, Caller, signed, value
 from .calls import IOCTLS, Call
 from .contents import Contents
 from .images import BASIC, Aspects, Images
-from .inodes import inode_at, touch_arrivals
+from .inodes import inode_at
 from .resolve import Place
 
 _XATTRS, _FLAGS = Aspects(xattrs=True), Aspects(flags=True)
@@ -39,6 +39,7 @@ class Metadata:
     xattr = owner
 
     def flags(self, arguments: Arguments, call: Call) -> None:
+        self._caller.turns.alone()  # where there was a lock, other threads' calls were taken for such as will fail
         self._named(arguments, call, _FLAGS)
 
     def basic_fd(self, arguments: Arguments, call: Call) -> None:
@@ -65,8 +66,6 @@ class Metadata:
         """`mode`: the call is a chmod, which changes an ACL too."""
         images, found = self._images, place.found
         try:
-            if images.flights:
-                touch_arrivals(images, place, aspects)
             if found is None:
                 return
             fs = images.traced(found.dev)
@@ -88,6 +87,7 @@ class Metadata:
         request = arguments[1] & 0xFFFFFFFF
         does = IOCTLS.get(request)
         if does == "flags_fd":
+            self._caller.turns.alone()
             self._touch(self._caller.inode(signed(arguments[0])), _FLAGS)
         elif does == "content_fd":
             self._contents.open_place(self._caller.inode(signed(arguments[0])), os.O_RDWR)

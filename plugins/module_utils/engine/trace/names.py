@@ -9,9 +9,9 @@ import stat
 
 from ..errors import StepRefused
 from ..kernel import AT_FDCWD, Stat
-from .caller import Arguments, Caller, signed, value
+from .caller import Arguments, Caller, WillFail, signed, value
 from .calls import Call
-from .images import BASIC, Flight, Images, Inode
+from .images import BASIC, Images, Inode
 from .resolve import Place
 
 _AT_REMOVEDIR = 0x200
@@ -42,7 +42,12 @@ class Names:
         finally:
             os.close(place.fd)
 
+    def symlink(self, arguments: Arguments, call: Call) -> None:
+        self._caller.turns.alone()  # other threads' paths may lead through it
+        self.create(arguments, call)
+
     def link(self, arguments: Arguments, call: Call) -> None:
+        self._caller.turns.alone()
         dfd, text = call.at[0], self._caller.text(arguments[call.at[1]])
         self._caller.newborn.forget()  # what it gets may be old
         place = self._caller.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, False)
@@ -52,34 +57,27 @@ class Names:
             os.close(place.fd)
 
     def remove(self, arguments: Arguments, call: Call) -> None:
+        is_rmdir = bool(value(arguments, call.at[2]) & _AT_REMOVEDIR)
+        if is_rmdir:
+            self._caller.turns.alone()
         place = self._caller.place(arguments, call.at[0], call.at[1], False)
         try:
-            self._removed(place, bool(value(arguments, call.at[2]) & _AT_REMOVEDIR))
+            self._removed(place, is_rmdir)
         finally:
             os.close(place.fd)
 
     def _removed(self, place: Place, is_rmdir: bool) -> None:
         images, found, name = self._images, place.found, place.name
-        if name is None or (found is None and not images.flights):
+        if name is None or found is None or found.dev != place.parent.dev or stat.S_ISDIR(found.mode) != is_rmdir or self._not_empty(found):
             return
-        full = found is not None and not images.flights and self._not_empty(found)  # else a call in flight may be emptying it
-        if found is not None and (found.dev != place.parent.dev or stat.S_ISDIR(found.mode) != is_rmdir or full):
-            found = None
-            if not images.flights:
-                return
         directory = images.directory(place.fd, place.parent)
         if directory is None:
             return
-        where = (directory.number, name)
-        if images.flights:
-            images.keep_arrivals(where)
         if is_rmdir:
             self._caller.newborn.forget()
-            images.fly(Flight((where,), ()))
-        if found is not None:
-            first = images.touch_place(directory, place)
-            images.keep(directory, place, first)
-            images.touch_parent(directory, place)
+        first = images.touch_place(directory, place)
+        images.keep(directory, place, first)
+        images.touch_parent(directory, place)
 
     def _not_empty(self, state: Stat) -> bool:
         fs = self._images.store.file_system(state.dev)
@@ -91,62 +89,75 @@ class Names:
         old_text, new_text = caller.text(arguments[call.at[1]]), caller.text(arguments[call.at[3]])
         if caller.newborn_name(old_text) and caller.newborn_name(new_text):
             return
-        old = caller.resolve(AT_FDCWD if call.at[0] < 0 else signed(arguments[call.at[0]]), old_text, False)
+        dfds = [AT_FDCWD if at < 0 else signed(arguments[at]) for at in (call.at[0], call.at[2])]
         try:
-            new = caller.resolve(AT_FDCWD if call.at[2] < 0 else signed(arguments[call.at[2]]), new_text, False)
-            try:
-                self._renamed(old, new, flags)
-            finally:
+            old, new = self._ends(dfds, old_text, new_text)
+        except WillFail:
+            if not caller.turns.alone():
+                raise
+            old, new = self._ends(dfds, old_text, new_text)
+        else:
+            if not self._is_newborn(old, flags) and caller.turns.alone():
+                os.close(old.fd)
                 os.close(new.fd)
+                old, new = self._ends(dfds, old_text, new_text)
+        try:
+            self._renamed(old, new, flags)
         finally:
             os.close(old.fd)
+            os.close(new.fd)
+
+    def _ends(self, dfds: list[int], old_text: bytes, new_text: bytes) -> tuple[Place, Place]:
+        old = self._caller.resolve(dfds[0], old_text, False)
+        try:
+            return old, self._caller.resolve(dfds[1], new_text, False)
+        except BaseException:
+            os.close(old.fd)
+            raise
+
+    def _is_newborn(self, old: Place, flags: int) -> bool:
+        """Whether a rename moves no more than a file that was born in the epoch: then it is as if that were removed and made elsewhere."""
+        found = old.found
+        return found is not None and stat.S_ISREG(found.mode) and not flags & _RENAME_EXCHANGE and self._caller.newborn.born(found)
 
     def _renamed(self, old: Place, new: Place, flags: int) -> None:
         images, source, target = self._images, old.found, new.found
         if old.name is None or new.name is None or old.parent.dev != new.parent.dev:
             return
-        if not images.flights and (source is None or (target is not None and (target.key == source.key or flags & _RENAME_NOREPLACE))):
+        if source is None or (target is not None and (target.key == source.key or flags & _RENAME_NOREPLACE)):
             return
         if any(found is not None and stat.S_ISDIR(found.mode) for found in (source, target)):
             self._caller.newborn.forget()
         origin, destination = images.directory(old.fd, old.parent), images.directory(new.fd, new.parent)
         exchange = bool(flags & _RENAME_EXCHANGE)
-        moved: list[Inode] = []
-        places = []
+        moves_old = False
         if origin is not None:
-            places.append((origin.number, old.name))
-            moved += images.arrivals(places[0])
             first = images.touch_place(origin, old, receives_old=exchange and target is not None)
             images.touch_parent(origin, old)
-            if source is not None:
-                if destination is None:  # to a place that is not traced: it is lost from here
-                    if stat.S_ISDIR(source.mode) and not images.born(origin.fs, source):
-                        raise StepRefused("%s would be moved to a place that is not traced" % os.fsdecode(origin.path + b"/" + old.name))
-                    images.keep(origin, old, first)
-                moved += self._moved(old, origin.path)
+            if destination is None:  # to a place that is not traced: it is lost from here
+                if stat.S_ISDIR(source.mode) and not images.born(origin.fs, source):
+                    raise StepRefused("%s would be moved to a place that is not traced" % os.fsdecode(origin.path + b"/" + old.name))
+                images.keep(origin, old, first)
+            moves_old = self._moved(old, origin.path)
         if destination is not None:
-            places.append((destination.number, new.name))
-            if images.flights:
-                images.keep_arrivals(places[-1])
-            first = images.touch_place(destination, new, receives_old=bool(moved))
+            first = images.touch_place(destination, new, receives_old=moves_old)
             if target is not None and exchange:
-                moved += self._moved(new, destination.path)
+                self._moved(new, destination.path)
             elif target is not None:
                 images.keep(destination, new, first)
             images.touch_parent(destination, new)
-        images.fly(Flight(tuple(places), tuple(moved)))
 
-    def _moved(self, place: Place, parent: bytes) -> list[Inode]:
-        """The inode at the place, when it is an old one. A directory that moves may have its own times changed."""
+    def _moved(self, place: Place, parent: bytes) -> bool:
+        """Whether the inode at the place is an old one. A directory that moves may have its own times changed."""
         images = self._images
         name, found = place.held()
         fs = images.traced(found.dev)
         if fs is None or images.born(fs, found):
-            return []
-        inode = Inode(fs, images.reader.handle(place.fd, name), found, parent + b"/" + name)
+            return False
         if stat.S_ISDIR(found.mode):
+            inode = Inode(fs, images.reader.handle(place.fd, name), found, parent + b"/" + name)
             images.touch_metadata(inode, images.key(found, place.fd, name), BASIC)
-        return [inode]
+        return True
 
     def bind(self, arguments: Arguments, call: Call) -> None:
         self.bound(self._caller.socket_path(arguments[1], signed(arguments[2])))

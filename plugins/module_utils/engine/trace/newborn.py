@@ -4,7 +4,7 @@
 
 A path is learned when it was resolved without a symlink, to a directory of root's that was born in the epoch, that others may not write
 to, and that never received an inode older than the epoch. All is forgotten when a directory is moved or removed, since paths lead
-elsewhere then; and while such a call is in flight nothing is learned or taken for granted.
+elsewhere then; such a call is alone (turns.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Newborn:
 
     def covers(self, path: bytes) -> bool:
         """Whether what is done to this name needs no image. What its last component links to is another matter."""
-        if not self._paths or self._images.flights:
+        if not self._paths:
             return False
         head, _slash, name = path.rpartition(b"/")
         return head in self._paths and path not in self._prefixes and name not in _DOTS
@@ -46,7 +46,7 @@ class Newborn:
     def learn(self, path: bytes, place: Place) -> None:
         """`path` is absolute and was resolved to `place` without meeting a symlink."""
         images, parent = self._images, place.parent
-        if parent.btime <= images.epoch_start or parent.uid or parent.mode & 0o022 or images.flights:
+        if parent.btime <= images.epoch_start or parent.uid or parent.mode & 0o022:
             return
         head = path.rpartition(b"/")[0]
         if head in self._paths or os.path.normpath(head) != head:

@@ -38,6 +38,17 @@ XATTRS = [
 ]
 
 
+def at_once(path: str, flags: int) -> int:
+    """Opens without waiting: what was a file may have become a fifo, by another process."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+
+def copy(source: str, target: str) -> None:
+    with open(source, "rb", opener=at_once) as read, open(target, "wb", opener=at_once) as write:
+        shutil.copyfileobj(read, write)
+    shutil.copystat(source, target)
+
+
 class Program:
     """Runs operations."""
 
@@ -104,7 +115,7 @@ class Program:
             f.write(self._data(size))
 
     def append(self, n: int, size: int) -> None:
-        with open(self._file(n), "ab") as f:
+        with open(self._file(n), "ab", opener=at_once) as f:
             f.write(self._data(size))
 
     def mapped(self, n: int) -> None:
@@ -168,7 +179,11 @@ class Program:
         source, target = self._old(n), self._new(m)
         if source.count("/") < 3 and len(self._all()) < 60 and not target.startswith(source + "/"):
             shutil.copytree(
-                source, target, symlinks=True, ignore=lambda folder, names: set(names[3:]) | ({"d"} if "fifo" in names else set())
+                source,
+                target,
+                symlinks=True,
+                ignore=lambda folder, names: set(names[3 if folder.count("/") < 8 else 0 :]) | ({"d"} if "fifo" in names else set()),
+                copy_function=copy,
             )
 
     def symlink(self, n: int, m: int) -> None:
