@@ -39,6 +39,11 @@ def test_the_same_programs_on_btrfs(rig: Rig) -> None:
     play(rig, 1, 40)
 
 
+def test_processes_that_race(ext4: Rig) -> None:
+    """Each step is four processes over the same names. What happens is another thing each time."""
+    play(ext4, 300_000, 60, "--processes", "4")
+
+
 @pytest.mark.exact
 def test_other_programs_each_time(any_rig: Rig) -> None:
     play(any_rig, random.SystemRandom().randrange(FIRST, 1 << 30), 300)
@@ -50,6 +55,6 @@ def test_longer_programs(any_rig: Rig) -> None:
 
 
 @pytest.mark.exact
-def test_processes_that_race(any_rig: Rig) -> None:
-    """Each step is four processes over the same names."""
-    play(any_rig, random.SystemRandom().randrange(FIRST, 1 << 30), 100, "--processes", "4")
+@pytest.mark.parametrize("processes", ["4", "8"])
+def test_more_processes_that_race(any_rig: Rig, processes: str) -> None:
+    play(any_rig, random.SystemRandom().randrange(FIRST, 1 << 30), 150, "--processes", processes)

@@ -13,7 +13,7 @@ import os
 import typing as t
 
 from ..model import IRREVERSIBLE
-from .caller import Arguments, Caller, WillFail
+from .caller import Arguments, Caller, NoImage, WillFail
 from .calls import CALLS, Call
 from .contents import Contents
 from .images import Images
@@ -76,8 +76,13 @@ class Capture:
         images.raced = caller.turns.take(note.thread, note.number) if call.does in self._taking_turns else False
         if images.unsettled:
             images.settle()
+        handler = self._handlers[call.does]
         try:
-            self._handlers[call.does](note.arguments, call)
+            try:
+                handler(note.arguments, call)
+            except WillFail as fails:  # so it looks, and a directory may be under way that makes the path good
+                if images.raced and not isinstance(fails, NoImage) and caller.turns.alone():
+                    handler(note.arguments, call)
         except WillFail:
             pass
         except Elsewhere:

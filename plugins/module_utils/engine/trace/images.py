@@ -13,6 +13,7 @@ A call goes on running after its notification is answered; turns.py sees to it t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -255,9 +256,9 @@ class Images:
     # -- places ----------------------------------------------------------------------------------------------------------
 
     def touch_place(self, directory: Directory, place: Place, *, receives_old: bool = False) -> bool:
-        """Image of what the place holds; whether this was its first touch in the epoch. `receives_old`: it is about to get an inode that
-        was
-        there before the epoch, which must lose this name again, also where the directory was born in the epoch."""
+        """Image of what the place holds; whether the inode that is there is part of it, so that it must be kept. `receives_old`: the place
+        is about to get an inode that was there before the epoch, which must lose this name again, also where the directory was born in the
+        epoch."""
         name, found = place.name or b"", place.found
         where = (directory.number, name)
         if receives_old:
@@ -268,8 +269,9 @@ class Images:
             return False
         if found is None or self.born(directory.fs, place.parent):  # at the epoch's start there was no such place
             self.log.append(Entry(self.step, directory.number, 0, directory.fs.number, b"", name))
-        else:
-            self.log.append(Entry(self.step, directory.number, found.mode, directory.fs.number, self.reader.handle(place.fd, name), name))
+            self.seen_places.add(where)
+            return False
+        self.log.append(Entry(self.step, directory.number, found.mode, directory.fs.number, self.reader.handle(place.fd, name), name))
         self.seen_places.add(where)
         return True
 
@@ -280,11 +282,11 @@ class Images:
         if key not in self._seen_basic and not self.born(directory.fs, parent):
             self._basic(directory.fs, self.reader.handle(place.fd, b"", AT_EMPTY_PATH), parent, key, directory.path)
 
-    def keep(self, directory: Directory, place: Place, first: bool) -> None:
-        """The inode at the place is about to lose this name. One that was born in the epoch, and that does not stand at a place for the
-        first time, need not be kept."""
+    def keep(self, directory: Directory, place: Place, imaged: bool) -> None:
+        """The inode at the place is about to lose this name. One that was born in the epoch need not be kept, unless it is `imaged` as what
+        the place held."""
         name, found = place.held()
-        if not first and self.born(directory.fs, found):
+        if not imaged and self.born(directory.fs, found):
             return
         key = self.key(found, place.fd, name)
         if key in self._kept:
@@ -416,7 +418,8 @@ class Images:
             return
         self.log.append(Dropped(pending.fs.number, pending.handle, pending.number))
         self._kept.discard(pending.key)
-        self.store.drop_link(pending.fs, pending.number)
+        with contextlib.suppress(PermissionError):  # another thread has locked the inode meanwhile (chattr +i): the end of the undo drops it
+            self.store.drop_link(pending.fs, pending.number)
 
     @property
     def unsettled(self) -> bool:

@@ -9,7 +9,7 @@ import stat
 
 from ..errors import StepRefused
 from ..kernel import AT_FDCWD, Stat
-from .caller import Arguments, Caller, WillFail, signed, value
+from .caller import Arguments, Caller, signed, value
 from .calls import Call
 from .images import BASIC, Images, Inode
 from .resolve import Place
@@ -75,8 +75,8 @@ class Names:
             return
         if is_rmdir:
             self._caller.newborn.forget()
-        first = images.touch_place(directory, place)
-        images.keep(directory, place, first)
+        imaged = images.touch_place(directory, place)
+        images.keep(directory, place, imaged)
         images.touch_parent(directory, place)
 
     def _not_empty(self, state: Stat) -> bool:
@@ -90,17 +90,11 @@ class Names:
         if caller.newborn_name(old_text) and caller.newborn_name(new_text):
             return
         dfds = [AT_FDCWD if at < 0 else signed(arguments[at]) for at in (call.at[0], call.at[2])]
-        try:
+        old, new = self._ends(dfds, old_text, new_text)
+        if not self._is_newborn(old, flags) and caller.turns.alone():
+            os.close(old.fd)
+            os.close(new.fd)
             old, new = self._ends(dfds, old_text, new_text)
-        except WillFail:
-            if not caller.turns.alone():
-                raise
-            old, new = self._ends(dfds, old_text, new_text)
-        else:
-            if not self._is_newborn(old, flags) and caller.turns.alone():
-                os.close(old.fd)
-                os.close(new.fd)
-                old, new = self._ends(dfds, old_text, new_text)
         try:
             self._renamed(old, new, flags)
         finally:
@@ -132,19 +126,19 @@ class Names:
         exchange = bool(flags & _RENAME_EXCHANGE)
         moves_old = False
         if origin is not None:
-            first = images.touch_place(origin, old, receives_old=exchange and target is not None)
+            imaged = images.touch_place(origin, old, receives_old=exchange and target is not None)
             images.touch_parent(origin, old)
             if destination is None:  # to a place that is not traced: it is lost from here
                 if stat.S_ISDIR(source.mode) and not images.born(origin.fs, source):
                     raise StepRefused("%s would be moved to a place that is not traced" % os.fsdecode(origin.path + b"/" + old.name))
-                images.keep(origin, old, first)
+                images.keep(origin, old, imaged)
             moves_old = self._moved(old, origin.path)
         if destination is not None:
-            first = images.touch_place(destination, new, receives_old=moves_old)
+            imaged = images.touch_place(destination, new, receives_old=moves_old)
             if target is not None and exchange:
                 self._moved(new, destination.path)
             elif target is not None:
-                images.keep(destination, new, first)
+                images.keep(destination, new, imaged)
             images.touch_parent(destination, new)
 
     def _moved(self, place: Place, parent: bytes) -> bool:

@@ -134,7 +134,7 @@ class Program:
     def replace(self, n: int, size: int) -> None:
         """As sed -i does."""
         path = self._file(n)
-        with open(path + ".new", "wb") as f:
+        with open(path + ".new", "wb", opener=at_once) as f:
             f.write(self._data(size))
         os.chmod(path + ".new", stat.S_IMODE(os.stat(path).st_mode))
         os.rename(path + ".new", path)
