@@ -418,7 +418,7 @@ class Images:
             return
         self.log.append(Dropped(pending.fs.number, pending.handle, pending.number))
         self._kept.discard(pending.key)
-        with contextlib.suppress(PermissionError):  # another thread has locked the inode meanwhile (chattr +i): the end of the undo drops it
+        with contextlib.suppress(PermissionError):  # another thread has set chattr +i meanwhile: the end of the undo drops it
             self.store.drop_link(pending.fs, pending.number)
 
     @property
