@@ -149,3 +149,23 @@ def test_the_whole_host(rig: Rig) -> None:
     rig.rollback()
     assert rig.differences(before) == []
     assert changed > 500
+
+
+def test_an_old_file_moved_over_a_newborn_one_with_another_name(ext4: Rig) -> None:
+    """Seen by racing processes: the newborn one was imaged as if it had been there before, and what it became later then differed."""
+    ext4.exact(
+        "mkdir d; head -c 1000 /dev/zero > d/a; ln d/a n; mv -f old d/a; head -c 4000 /dev/zero >> n",
+        "echo more >> n; rm n",
+        prepare="echo old > old",
+    )
+
+
+def test_a_lock_set_while_a_removal_waits_to_be_seen(ext4: Rig) -> None:
+    """The link that was kept for a removal that failed cannot be dropped once the file is locked."""
+    ext4.exact(
+        "chattr +a d; python3 -c 'import os, subprocess\n"
+        'try: os.unlink("d/big")\n'
+        'except PermissionError: subprocess.run(["chattr", "+i", "d/big"], check=True)\n'
+        'os.chmod("d", 0o700)\'',
+        prepare="mkdir d; seq 5000 > d/big",
+    )
