@@ -84,6 +84,16 @@ def test_a_link_is_made_with_its_own_index(recorded) -> None:
     assert not links["host0"].removable and links["br0"].removable and not links["lo"].removable
 
 
+def test_settings_that_are_off_are_left_out_before_others(recorded) -> None:
+    """vxlan shows flags that are off and takes none of them; its port can only be given when it is made (found by a random world)."""
+    link = Link(*next(data for data in recorded["links"] if data[1] == "br0"))._replace(
+        kind="vxlan", data=pack(((1, b"\5"), (7, b"\0"), (15, b"\x12\xb5"))).hex()
+    )
+    tried = [message.encode() for message in creations(link, None)]
+    both = pack(((1, b"\5"), (15, b"\x12\xb5")))
+    assert both not in tried[0] and both in tried[1]
+
+
 def worlds(seed: int, rounds: int) -> list[dict]:
     command = ["unshare", "--net", sys.executable, str(WORLDS), str(seed), str(rounds)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -96,13 +96,16 @@ def removal(link: Link) -> Message:
 def creations(link: Link, peer: Link | None) -> Iterator[Message]:
     """Messages to be tried in turn, with the same index, so that what refers to it stays right. `peer`: the other end of a veth pair.
 
-    Not every kind takes all the settings that it shows: then with the first one (a mode, a number), or none; the rest `changes` sets.
+    Not every kind takes all the settings that it shows: then without those that are off, without one more, with the first one (a mode, a
+    number), or none; the rest `changes` sets, where it can.
     """
     parent = ((_LINK, struct.pack("=I", link.parent)),) if link.parent and link.kind != "veth" else ()
     every = unpack(bytes.fromhex(link.data))
     if link.kind == "veth" and peer is not None:
         every = ((_VETH_PEER, _FIXED.pack(0, 0, peer.ifindex, 0, 0) + pack(_own(peer))),)
-    for settings in dict.fromkeys((every, every[:1], ())):
+    on = tuple(pair for pair in every if any(pair[1]))
+    but_one = (on[:at] + on[at + 1 :] for at in reversed(range(len(on))))
+    for settings in dict.fromkeys((every, on, *but_one, every[:1], ())):
         info = pack(((_INFO_KIND, link.kind.encode() + b"\0"), (_INFO_DATA, pack(settings))))
         yield Message(_FIXED.pack(0, 0, link.ifindex, 0, 0), (*_own(link), *parent, (_INFO, info)))
 
