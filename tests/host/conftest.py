@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,12 @@ WARM = "- hosts: all\n  gather_facts: false\n  tasks:\n    - command: 'true'\n  
 @pytest.fixture
 def hosts(callback_lab: str, tmp_path: Path) -> Hosts:
     return Hosts(callback_lab, tmp_path)
+
+
+@pytest.fixture
+def hosts_of(tmp_path: Path) -> Callable[[str], Hosts]:
+    """Hosts of a lab that the test has put up itself."""
+    return lambda name: Hosts(name, tmp_path)
 
 
 _warm: set[str] = set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from acidlab.oracle.compare import compare
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "engine"))
 
-from probehost import Host, encoded, lab
+from probehost import NAME, Host, encoded, lab
 from unit_scenarios import PREPARED, SCENARIOS, STARTED, Scenario
 
 # What the oracle does not look at: invocations, which command line runs, root's own units.
@@ -172,6 +172,44 @@ def test_an_older_unit_file_runs_the_older_command(world: World) -> None:
     assert "sleep 1001" in host.sh(command)
 
 
+PLAY = """
+- hosts: h1
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy: {dest: /etc/lab/one.conf, content: "new\\n"}
+    - ansible.builtin.replace: {path: /etc/systemd/system/lab-one.service, regexp: "1001", replace: "2001"}
+      notify: restart one
+    - ansible.builtin.meta: flush_handlers
+    - ansible.builtin.systemd_service: {name: "{{ item.name }}", state: "{{ item.state }}", enabled: "{{ item.enabled | default(omit) }}"}
+      loop:
+        - {name: lab-idle.service, state: started, enabled: true}
+        - {name: lab-two.service, state: reloaded}
+        - {name: lab-tpl@z.service, state: started, enabled: true}
+        - {name: lab-tpl@a.service, state: stopped, enabled: false}
+        - {name: lab-sock.socket, state: restarted}
+    - ansible.builtin.systemd_service: {name: cron, masked: true, state: stopped}
+    - ansible.builtin.systemd_service: {name: lab-u2, scope: user, enabled: true, state: started}
+    - ansible.builtin.systemd_service: {daemon_reexec: true}
+    - ansible.builtin.command: {argv: [systemd-run, -u, lab-run, sleep, "3000"]}
+    - ansible.builtin.fail: {msg: enough}
+  handlers:
+    - name: restart one
+      ansible.builtin.systemd_service: {name: lab-one, state: restarted, daemon_reload: true}
+"""
+
+
+def test_a_play_of_systemd_service(world: World, hosts_of: Callable[[str], Any]) -> None:
+    hosts = hosts_of(NAME)
+    done = hosts.play(PLAY)
+    last, before = world.look()
+    assert done.rc == 2, done.stdout + done.stderr
+    assert "enough" in done.stdout
+    moved = {"lab-one.service", "lab-tpl@a.service", "lab-sock.socket", "cron.service"}
+    found = [str(difference) for difference in compare(last, world.last)] + differences(before, world.units, moved)
+    assert done.outcome("h1") == "rolled back", done.stderr
+    assert "\n".join(found) == ""
+
+
 @pytest.mark.exact
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[scenario.name for scenario in SCENARIOS])
 def test_all(world: World, scenario: Scenario) -> None:
@@ -232,3 +270,13 @@ def test_an_undo_that_is_killed_goes_on(world: World, after: float) -> None:
         before, world.units, {f"lab-{name}.service" for name in ("one", "two", "slow", "base", "middle", "top", "part", "tpl@a")}
     )
     assert "\n".join([*found, *summary["differs"]]) == ""
+
+
+@pytest.mark.exact
+def test_the_same_play_without_the_collection_leaves_much(world: World, hosts_of: Callable[[str], Any]) -> None:
+    """The control; the last test of the file, since nothing undoes it."""
+    done = hosts_of(NAME).play(PLAY, callback=False)
+    last, before = world.look()
+    assert "enough" in done.stdout, done.stdout + done.stderr
+    assert len(compare(last, world.last)) > 10
+    assert len(differences(before, world.units, set())) > 5
