@@ -117,6 +117,14 @@ unit sock.service <<X
 [Service]
 $(runs sock 1009)
 X
+unit busy.socket <<X
+[Socket]
+ListenStream=/run/lab/busy
+X
+unit busy.service <<X
+[Service]
+$(runs busy 1021)
+X
 unit acc.socket <<X
 [Socket]
 ListenStream=/run/lab/acc
@@ -236,7 +244,8 @@ systemctl -q enable lab-one lab-tpl@a lab-tick.timer lab-sock.socket
 # What runs; also what a boot does not start. The order is that of people, not of dependencies.
 STARTED = r"""
 systemctl start lab-{keep,one,two,top,part,mounted,ready,stays,slow,private,grouped}.service 'lab-odd\x20na\x2dme.service' \
-    lab-tpl@a lab-tick.timer lab-sock.socket lab-acc.socket lab-path.path lab-flag.path srv-lab.mount
+    lab-tpl@a lab-tick.timer lab-sock.socket lab-acc.socket lab-path.path lab-flag.path srv-lab.mount lab-busy.socket
+systemctl start lab-busy.service
 systemctl start lab-failed 2> /dev/null
 systemd-run -qu lab-adhoc -p CPUWeight=70 -p "Environment=A=x%%y B=z" sleep 1019
 for i in $(seq 50); do [ -S /run/user/0/systemd/private ] && break; sleep 0.1; done
@@ -352,6 +361,28 @@ SCENARIOS = (
         moves="lab-sock.socket lab-acc.socket",
     ),
     scenario(
+        "sockets: a client waits in the queue",
+        "python3 -c \"import socket; socket.socket(socket.AF_UNIX).connect('/run/lab/sock')\"; sleep 0.3; "
+        "systemctl is-active lab-sock.service; systemctl restart lab-sock.service",
+        moves="lab-sock.socket",
+        alone=True,
+    ),
+    scenario(
+        "sockets: one goes, and its service stays",
+        "systemctl stop lab-acc.socket; systemctl stop lab-busy.socket; systemctl is-active lab-busy.service",
+        moves="lab-acc.socket lab-busy.socket busy",
+    ),
+    scenario(
+        "killed by a signal, nobody asked",
+        "kill $(cat /sys/fs/cgroup/system.slice/lab-two.service/cgroup.procs); sleep 0.3; systemctl is-active lab-two && exit 1 || true",
+        moves="two",
+    ),
+    scenario(
+        "slices: all that is in them stops",
+        "systemctl stop lab.slice 'system-lab\\x2dtpl.slice'; systemctl is-active lab-grouped lab-tpl@a && exit 1 || true",
+        moves="grouped tpl@a lab.slice lab-some.slice lab-some-deep.slice system-lab\\x2dtpl.slice",
+    ),
+    scenario(
         "paths: a change and a flag start what watches them",
         "echo changed > /etc/lab/watched; touch /etc/lab/flag; sleep 0.5; systemctl is-active lab-path lab-flag",
         "systemctl stop lab-path.path; systemctl start lab-path.path",
@@ -380,6 +411,11 @@ SCENARIOS = (
         "mv /root/.config/systemd /opt/lab/systemd; rmdir /root/.config; printf '[Service]\\nExecStart=/bin/sleep 2021\\n[Install]\\n"
         "WantedBy=default.target\\n' > /usr/lib/systemd/user/lab-pkg.service; " + USER + "systemctl --user daemon-reload; "
         "systemctl --user enable --now lab-pkg",
+        alone=True,
+    ),
+    scenario(
+        "linger: root's services need a login",
+        "loginctl disable-linger root",
         alone=True,
     ),
     scenario(

@@ -46,10 +46,13 @@ def stop_lingering(user: str) -> Outcome:
     return Outcome(actions=(f"the services of user {user} run no more without a login",)) + _stop_manager(user)
 
 
-def linger_again(user: str) -> Outcome:
+def linger_again(user: str, mtime_ns: int | None) -> Outcome:
     done = run(["loginctl", "enable-linger", user], timeout=_TIMEOUT)
     if not done.ok:
         return Outcome(failures=(f"The services of user {user} ran without a login, and do not: {done.complaint}.",))
+    if mtime_ns is not None:
+        with contextlib.suppress(OSError):
+            os.utime(f"{LINGER}/{user}", ns=(mtime_ns, mtime_ns))
     return Outcome(actions=(f"the services of user {user} run without a login again",))
 
 

@@ -56,6 +56,11 @@ def stamps_back(was: Shelves, by_a_step: Callable[[int], bool]) -> list[str]:
     return done
 
 
+def mtime_ns(was: Shelves, folder: str, name: str) -> int | None:
+    then = _shelf(was, folder)
+    return None if then is None else then.names.get(name)
+
+
 def settle(was: Shelves, left: Shelves | None) -> None:
     """Directories that were not there, and the times of those that were, where nothing else has changed in them."""
     for folder in FOLDERS:

@@ -53,10 +53,7 @@ class UnitUndo:
         outcome = NOTHING
         late = [name for name in moved.stop if not now[name].down and not name.endswith(".slice")]
         if late:
-            done = self._manager.ask("stop", "--", *late)
-            outcome += Outcome(actions=tuple(f"stopped {name}" for name in late), units=tuple(late))
-            if not done.ok:
-                outcome += Outcome(failures=(f"{', '.join(late)} did not stop: {done.complaint}.",))
+            outcome += self._stop_late(late)
         wanted = self._to_start(moved)
         again = [name for name in wanted if not now.get(name, ABSENT).up]
         # What is up by now was started by somebody while the files were not yet as before.
@@ -66,6 +63,7 @@ class UnitUndo:
         outcome += Outcome(
             notes=tuple(f"{self.sentence(name)}, made by systemd-run, has ended and cannot be started again." for name in lost)
         )
+        again += self._in_the_way(again, now)
         failed = [name for name in moved.reset if now.get(name, ABSENT).active == "failed"]
         outcome += self._do("reset-failed", failed + self._failed_mounts(circumstances))
         outcome += self._do("start", again)
@@ -136,6 +134,28 @@ class UnitUndo:
         if verb == "reload" and not done.ok:
             return Outcome(failures=(f"Reloading {', '.join(names)} failed: {done.complaint}.",), units=units)
         return Outcome(actions=tuple(f"{_PAST[verb]} {name}" for name in names), units=units)
+
+    def _stop_late(self, late: list[str]) -> Outcome:
+        done = self._manager.ask("stop", "--", *late)
+        then = self._manager.units()
+        still = [name for name in late if not then.get(name, ABSENT).down]
+        sockets = sorted(
+            {name for unit in still for name in then[unit].triggered_by if name.endswith(".socket") and then.get(name, ABSENT).up}
+        )
+        if sockets:
+            # What waits in a socket's queue starts the service again at once; only a socket that is made anew has none.
+            done = self._manager.ask("stop", "--", *sockets, *still)
+            self._manager.ask("start", "--", *[name for name in sockets if self._was.get(name, ABSENT).up])
+        outcome = Outcome(actions=tuple(f"stopped {name}" for name in late), units=(*late, *sockets))
+        return outcome if done.ok else outcome + Outcome(failures=(f"{', '.join(late)} did not stop: {done.complaint}.",))
+
+    def _in_the_way(self, again: list[str], now: Units) -> list[str]:
+        """systemd starts no socket while its service runs: those services are stopped, and start with it."""
+        sockets = {name for name in again if name.endswith(".socket")}
+        services = sorted(name for name, unit in now.items() if unit.up and sockets & set(unit.triggered_by) and name not in again)
+        if services:
+            self._manager.ask("stop", "--", *services)
+        return [name for name in services if self._was.get(name, ABSENT).up]
 
     def _empty_slices(self, moved: Moves) -> Outcome:
         """systemd makes slices as it needs them and keeps them; whatever is in one would stop with it."""
