@@ -152,7 +152,9 @@ class UnitUndo:
     def _in_the_way(self, again: list[str], now: Units) -> list[str]:
         """systemd starts no socket while its service runs: those services are stopped, and start with it."""
         sockets = {name for name in again if name.endswith(".socket")}
-        services = sorted(name for name, unit in now.items() if unit.up and sockets & set(unit.triggered_by) and name not in again)
+        # Of a socket that it has forgotten, systemd does not say any more whose it was.
+        triggers = {name: {*unit.triggered_by, *self._was.get(name, ABSENT).triggered_by} for name, unit in now.items() if unit.up}
+        services = sorted(name for name, by in triggers.items() if sockets & by and name not in again)
         if services:
             self._manager.ask("stop", "--", *services)
         return [name for name in services if self._was.get(name, ABSENT).up]

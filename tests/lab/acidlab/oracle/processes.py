@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..volatile import ABSENT, UNITS, Matcher
@@ -18,11 +19,16 @@ def read(group: Path) -> State:
     """Processes below a host's cgroup, as the outer machine sees them."""
     rules = Matcher(UNITS)
     found: State = {}
-    for members in group.rglob("cgroup.procs"):
-        relative = str(members.parent.relative_to(group))
+    # os.walk: a cgroup may go away meanwhile.
+    for folder, _folders, _files in os.walk(group):
+        relative = os.path.relpath(folder, group)
         if any(rules.part(part) == ABSENT for part in relative.split("/")) or relative in (".", "supervisor"):
             continue
-        for pid in members.read_text(encoding="ascii").split():
+        try:
+            members = Path(folder, "cgroup.procs").read_text(encoding="ascii").split()
+        except OSError:
+            continue
+        for pid in members:
             try:
                 command = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
                 user = Path(f"/proc/{pid}").stat().st_uid
