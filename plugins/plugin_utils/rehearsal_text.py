@@ -10,7 +10,7 @@ from .rehearsal import FileChange, Rehearsal, StepChanges, is_added, is_removed
 
 TITLE = "REHEARSAL"
 WIDTH = 80
-MOST_PATHS, MOST_LINES = 20, 60  # of a step, of a diff
+MOST_PATHS, MOST_LINES, MOST_CHARACTERS = 20, 60, 200  # of a step, of a diff, of a line
 
 SIGNS = {"created": "+", "removed": "-", "moved": ">", "changed": "~"}
 COLOURS = {"created": "green", "removed": "red", "moved": "cyan", "changed": "yellow"}
@@ -93,7 +93,8 @@ def _change(change: FileChange) -> Iterator[Line]:
     if change.hidden:
         yield f"       content not shown: {change.hidden}", "dark gray"
     for line in change.diff[:MOST_LINES]:
-        yield f"       {line}", "green" if is_added(line) else "red" if is_removed(line) else "cyan" if line.startswith("@@") else None
+        cut = line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}..."
+        yield f"       {cut}", "green" if is_added(line) else "red" if is_removed(line) else "cyan" if line.startswith("@@") else None
     if len(change.diff) > MOST_LINES:
         yield f"       and {len(change.diff) - MOST_LINES} more lines", "dark gray"
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.playbook.helpers import load_list_of_blocks
-from ansible.playbook.included_file import IncludedFile
 from ansible.template import Templar
 
 TASK, RESCUE, HANDLER = "task", "rescue", "handler"
@@ -62,16 +61,6 @@ def _in_block(block: Any, kind: str = TASK) -> Iterator[Found]:
                 yield Found(item, its_kind)
 
 
-class _Result:
-    """What process_include_results wants of a task that has run."""
-
-    def __init__(self, host: Any, task: Any, data: dict[str, Any]) -> None:
-        self.host = self._host = host
-        self.task = self._task = task
-        self._return_data = self._result = self.result = data
-        self._loop_results = [data]
-
-
 class _Walk:
     def __init__(self, play: Any, variables: Mapping[str, Any], host: Any) -> None:
         self._play, self._variables, self._host = play, variables, host
@@ -103,14 +92,10 @@ class _Walk:
             copy._from_files = {key.removesuffix("_from"): arguments[key] for key in copy.FROM_ARGS if key in arguments}
             blocks, _handlers = copy.get_block_list(play=self._play, variable_manager=self._manager, loader=self._loader)
             return list(blocks)
-        target = arguments.pop("_raw_params", None) or arguments.pop("file", None)
-        result = _Result(self._host, task, {"include": target, "include_args": arguments})
-        included = IncludedFile.process_include_results([result], _Iterator(self._play), self._loader, self._manager)[0]
-        if not os.path.exists(included._filename):
-            raise AnsibleError(f"there is no {included._filename}")
-        data = self._loader.load_from_file(included._filename, trusted_as_template=True) or []
-        copy = task.copy()
-        copy._parent, copy.vars = task._parent, {**task.vars, **included._vars}
+        path = self._file(task, str(arguments.get("_raw_params") or arguments.get("file") or ""))
+        data = self._loader.load_from_file(path, trusted_as_template=True) or []
+        copy = task.copy(exclude_parent=True)
+        copy._parent = task._parent
         return list(
             load_list_of_blocks(
                 data,
@@ -123,9 +108,13 @@ class _Walk:
             )
         )
 
-
-class _Iterator:
-    """All that process_include_results asks an iterator for."""
-
-    def __init__(self, play: Any) -> None:
-        self._play = play
+    def _file(self, task: Any, name: str) -> str:
+        """Beside the file that includes it, in the role, or beside the playbook. Raises AnsibleError."""
+        places = [os.path.join(os.path.dirname((task.get_path() or "").rpartition(":")[0]), name), self._loader.path_dwim(name)]
+        if task._role:
+            role = task._role._role_path
+            places += [self._loader.path_dwim_relative(role, folder, name, is_role=True) for folder in ("tasks", "handlers")]
+        for path in places:
+            if name and os.path.isfile(path):
+                return str(path)
+        raise AnsibleError(f"there is no {name}")

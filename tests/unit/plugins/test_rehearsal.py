@@ -74,12 +74,12 @@ def test_diffs_by_sign_and_without_their_headers():
 
 
 def test_long_lists_are_cut_in_the_terminal_and_whole_on_the_page():
-    long = change(diff=["--- a", "+++ b", *(f"+{n}" for n in range(500))])
+    long = change(diff=["--- a", "+++ b", f"+{'x' * 999}", *(f"+{n}" for n in range(1, 500))])
     one = told(steps=[step(changes=[long] + [change(path=f"/etc/{n}", diff=None) for n in range(100)], more=7)])
     text = "\n".join(line for line, _colour in rehearsal_text.lines([one], page=""))
-    assert "and 440 more lines" in text and "and 88 more paths" in text and "+300" not in text
+    assert "and 440 more lines" in text and "and 88 more paths" in text and "+300" not in text and "x" * 201 not in text
     whole, _elements = page(one)
-    assert "+499" in whole and "/etc/99" in whole and "and 7 more paths" in whole
+    assert "+499" in whole and "x" * 999 in whole and "/etc/99" in whole and "and 7 more paths" in whole
 
 
 def test_hosts_with_the_same_changes_are_shown_once_whatever_their_times():

@@ -24,9 +24,9 @@ from ..wanted import read
 from . import diff
 from .table import printable
 
-# Of one step, and lines of diffs of the whole transaction: what is beyond is counted.
+# Of one step, and characters of diffs of the whole transaction: what is beyond is counted. All of it is one answer to the controller.
 MOST_CHANGES = 500
-MOST_LINES = 30000
+MOST_TEXT = 4 << 20
 
 
 def collect(journal: Journal, tx_id: str, *, state_dir: str, secrets: bool = False) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def collect(journal: Journal, tx_id: str, *, state_dir: str, secrets: bool = Fal
         found = {step.n: _of_step(directory, store, step) for step in steps if paths.get(step.n) and step.state != UNDONE}
     of_no_log = {path for step in steps if step.no_log for path in paths.get(step.n, ())}
     secret = _secret(found.values(), of_no_log)
-    budget = _Budget(MOST_LINES)
+    budget = _Budget(MOST_TEXT)
     each: list[dict[str, Any]] = [
         {
             "n": step.n,
@@ -57,7 +57,7 @@ def collect(journal: Journal, tx_id: str, *, state_dir: str, secrets: bool = Fal
             "irreversible": told.get(step.n, []),
             "changes": budget.within(diff.describe(found.get(step.n, [])[:MOST_CHANGES], secret=secret, secrets=secrets)),
             "more": max(0, len(found.get(step.n, [])) - MOST_CHANGES),
-            "undone": [os.fsdecode(path) for path in paths.get(step.n, ())] if step.state == UNDONE else [],
+            "undone": [os.fsdecode(path) for path in paths.get(step.n, ())[:MOST_CHANGES]] if step.state == UNDONE else [],
         }
         for step in steps
     ]
@@ -89,18 +89,18 @@ def _secret(steps: Iterable[list[Change]], of_no_log: set[bytes]) -> dict[bytes,
 
 
 class _Budget:
-    """Lines of diffs that may still be told."""
+    """Characters of diffs that may still be told."""
 
-    def __init__(self, lines: int) -> None:
-        self._left = lines
+    def __init__(self, characters: int) -> None:
+        self._left = characters
 
     def within(self, described: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for change in described:
-            lines = len(change["diff"] or ())
-            if lines > self._left:
-                change.update(diff=None, hidden=f"too much for this list ({lines} lines)")
+            size = sum(map(len, change["diff"] or ()))
+            if size > self._left:
+                change.update(diff=None, hidden=f"too much for this list ({len(change['diff'])} lines)")
             else:
-                self._left -= lines
+                self._left -= size
         return described
 
 
