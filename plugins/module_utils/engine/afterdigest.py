@@ -15,8 +15,9 @@ import os
 import time
 
 from .drift.mergeable import LARGEST, kind_of, may_hold_some
+from .records import Left, LeftContent, LeftPlace, Sealed
 from .trace.images import Directory, Images
-from .undolog import Left, LeftContent, LeftPlace, Sealed, Writer
+from .undolog import Writer
 
 _PER_RECORD = 10_000
 

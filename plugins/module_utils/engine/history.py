@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import stat
 
-from .undolog import Basic, Content, DirectorySeen, Entry, EpochStarted, Flags, Reader, Value, Xattrs
+from .records import Basic, Content, DirectorySeen, Entry, EpochStarted, Flags, Value, Xattrs
+from .undolog import Reader
 
 # Images that follow a Basic of their inode, which has the path.
 _OF_AN_INODE = (Xattrs, Flags, Content)

@@ -14,8 +14,8 @@ import stat
 import typing as t
 
 from . import kernel
+from .records import Basic
 from .trace.images import read_xattrs
-from .undolog import Basic
 
 _BLOCK = 1 << 17
 _SECURITY = b"security."

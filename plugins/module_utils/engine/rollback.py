@@ -32,11 +32,12 @@ from .journal import Journal
 from .model import ASKED, DIFFERS, MOOT, Savepoint, Summary, Transaction
 from .probes.base import Circumstances, Image, Outcome, Probe
 from .probes.registry import Probes
+from .records import UndoRun
 from .report import summary
 from .store import STATE, Store
 from .transaction import OpenTransaction, boot_id, directory_of, is_durable
 from .undo import undo
-from .undolog import UndoRun, Writer
+from .undolog import Writer
 from .wanted import Wanted, read
 
 

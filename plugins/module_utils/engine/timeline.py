@@ -19,10 +19,10 @@ from typing import NamedTuple
 from . import kernel
 from .filesystems import TRACED, FileSystem
 from .kernel import AT_EMPTY_PATH, Reader
+from .records import COPY, INLINE, Content, Keep
 from .restore import proc
 from .store import Store
 from .trace.images import read_xattrs
-from .undolog import COPY, INLINE, Content, Keep
 from .wanted import Wanted, read
 
 # Contents beyond are not read: a diff of them helps nobody.

@@ -15,11 +15,12 @@ import os
 import typing as t
 
 from . import kernel
+from .records import Undone
 from .store import Store, names_in, unlink_locked
 from .undoing.ground import Ground, Outcome
 from .undoing.inodes import Inodes
 from .undoing.places import Places
-from .undolog import Undone, Writer
+from .undolog import Writer
 from .wanted import Inode, Place, Wanted
 
 

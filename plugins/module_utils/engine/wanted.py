@@ -12,8 +12,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from .trace.images import pairs_of_mode
-from .undolog import (
+from .records import (
     COPY,
     LINK,
     Alias,
@@ -30,13 +29,14 @@ from .undolog import (
     Left,
     LeftContent,
     LeftPlace,
-    Reader,
     Sealed,
     Undone,
     UndoRun,
     Value,
     Xattrs,
 )
+from .trace.images import pairs_of_mode
+from .undolog import Reader
 
 #: (file system number, handle)
 Inode = tuple[int, bytes]

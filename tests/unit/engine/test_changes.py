@@ -17,10 +17,7 @@ from engine.errors import Usage, WrongState, WrongTransaction
 from engine.journal import Journal
 from engine.kernel import AT_FDCWD, Reader
 from engine.model import StepSummary, Summary, Transaction
-from engine.store import Store
-from engine.timeline import Source, Timeline
-from engine.trace.images import read_xattrs
-from engine.undolog import (
+from engine.records import (
     COPY,
     INLINE,
     LINK,
@@ -33,9 +30,12 @@ from engine.undolog import (
     FileSystemSeen,
     Keep,
     Undone,
-    Writer,
     Xattrs,
 )
+from engine.store import Store
+from engine.timeline import Source, Timeline
+from engine.trace.images import read_xattrs
+from engine.undolog import Writer
 from engine.wanted import read
 
 

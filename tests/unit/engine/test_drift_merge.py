@@ -8,7 +8,7 @@ from engine.drift import lines, rows
 from engine.drift.ends import DURING, LATER, OURS, Ends, Now, StepTimes
 from engine.drift.groups import parse_dpkg, parse_pacman
 from engine.drift.mergeable import LINES, ROWS, SUDOERS, kind_of
-from engine.undolog import Sealed, UndoRun
+from engine.records import Sealed, UndoRun
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from engine import restore
+from engine.records import Basic
 from engine.store import copy_data
-from engine.undolog import Basic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

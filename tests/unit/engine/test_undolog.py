@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from engine import undolog
+from engine import records
 from engine.errors import JournalDamaged, JournalUnwritable
-from engine.undolog import (
+from engine.records import (
     Alias,
     Basic,
     Content,
@@ -25,14 +25,13 @@ from engine.undolog import (
     Left,
     LeftContent,
     LeftPlace,
-    Reader,
     Sealed,
     Undone,
     UndoRun,
     Value,
-    Writer,
     Xattrs,
 )
+from engine.undolog import Reader, Writer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -87,8 +86,8 @@ SOME: list[Image] = [EpochStarted(0, 0), FileSystemSeen(1, 259 << 32, b"ext4", b
 @settings(database=None)
 @given(RECORDS)
 def test_a_record_comes_back_as_it_was(record: Image) -> None:
-    kind, payload = undolog.encode(record)
-    assert undolog.decode(kind, payload) == record
+    kind, payload = records.encode(record)
+    assert records.decode(kind, payload) == record
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, database=None)
@@ -99,7 +98,7 @@ def test_a_log_comes_back_as_it_was(sandbox: Path, records: list[Image]) -> None
 
 def test_a_kind_of_a_later_engine_is_refused() -> None:
     with pytest.raises(JournalDamaged, match="unknown kind 99"):
-        undolog.decode(99, b"")
+        records.decode(99, b"")
 
 
 def test_a_tail_torn_at_any_byte_is_cut_and_written_on(sandbox: Path) -> None:
@@ -126,7 +125,7 @@ def test_a_frame_half_copied_is_cut_and_written_on(sandbox: Path) -> None:
     log = folder / "log"
     good = log.read_bytes()
     record = Value(1, b"/proc/sys/kernel/x", b"v" * 40)
-    kind, payload = undolog.encode(record)
+    kind, payload = records.encode(record)
     marked = (len(payload) | 1 << 31).to_bytes(4, "little")
     frame = marked + len(SOME).to_bytes(8, "little") + bytes((kind,)) + payload + b"c" * 16
     for copied in range(4, len(frame) + 1):

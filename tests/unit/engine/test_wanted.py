@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from engine.undolog import (
+from engine.records import (
     INLINE,
     LINK,
     Alias,
@@ -21,9 +21,9 @@ from engine.undolog import (
     Keep,
     Undone,
     Value,
-    Writer,
     Xattrs,
 )
+from engine.undolog import Writer
 from engine.wanted import Wanted, read
 
 HEAD: list[Image] = [FileSystemSeen(1, 5, b"ext4", b"/"), DirectorySeen(1, 1, b"etc!", b"/etc")]

@@ -15,8 +15,8 @@ import stat
 import typing as t
 
 from ..kernel import AT_EMPTY_PATH, Stat
+from ..records import Entry
 from ..undoing.ground import Ground
-from ..undolog import Entry
 from ..wanted import Inode, Place
 from .ends import LATER, OURS
 from .findings import CHANGED, Passenger

@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections.abc
 import typing as t
 
-from ..undolog import Sealed, UndoRun
+from ..records import Sealed, UndoRun
 
 OURS, DURING, LATER = "ours", "during", "later"
 

@@ -8,9 +8,9 @@ import os
 import stat
 
 from .. import kernel, restore
+from ..records import COPY, INLINE, Content, Keep
 from ..restore import proc
 from ..undoing.ground import Ground
-from ..undolog import COPY, INLINE, Content, Keep
 from ..wanted import Inode
 
 _BLOCK = 1 << 20

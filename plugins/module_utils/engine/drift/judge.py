@@ -19,9 +19,9 @@ import stat
 
 from .. import restore
 from ..kernel import AT_EMPTY_PATH, Stat
+from ..records import Basic, Entry
 from ..trace.images import below
 from ..undoing.ground import Ground
-from ..undolog import Basic, Entry
 from ..wanted import Inode, Place
 from .born import Born
 from .ends import DURING, LATER, OURS, Ends

@@ -14,7 +14,7 @@ from .. import kernel
 from ..filesystems import VALUES
 from ..kernel import AT_EMPTY_PATH
 from ..model import IRREVERSIBLE
-from ..undolog import Value
+from ..records import Value
 from .caller import Arguments, Caller, foretold, signed, value
 from .calls import OPEN_MASK, Call
 from .images import CONTENTS_LEFT, Images, below

@@ -26,8 +26,7 @@ from ..errors import Denied, StepRefused
 from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, mounts_of, policy
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
 from ..model import ASKED, IRREVERSIBLE
-from ..store import Store
-from ..undolog import (
+from ..records import (
     COPY,
     INLINE,
     LINK,
@@ -41,9 +40,10 @@ from ..undolog import (
     FileSystemSeen,
     Flags,
     Keep,
-    Writer,
     Xattrs,
 )
+from ..store import Store
+from ..undolog import Writer
 from .resolve import Place
 
 #: A kept link keeps a lock file alive for those who wait for its end (TRACE.md 12), so what is as small as one is copied.

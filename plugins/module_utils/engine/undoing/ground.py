@@ -14,9 +14,10 @@ import typing as t
 from .. import kernel
 from ..filesystems import TRACED, FileSystem
 from ..kernel import Reader, Stat
+from ..records import Alias, Entry, Flags
 from ..restore import proc
 from ..store import Store, unlock
-from ..undolog import Alias, Entry, Flags, Writer
+from ..undolog import Writer
 from ..wanted import Inode, Wanted
 
 _GONE = (errno.ESTALE, errno.ENOENT)

@@ -9,7 +9,7 @@ import stat
 import typing as t
 
 from .. import kernel, restore
-from ..undolog import Basic, Value
+from ..records import Basic, Value
 from ..wanted import Inode
 from .ground import Ground
 from .places import Places

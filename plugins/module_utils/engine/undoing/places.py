@@ -19,7 +19,7 @@ import typing as t
 
 from .. import kernel, restore
 from ..kernel import AT_EMPTY_PATH
-from ..undolog import COPY, INLINE, LINK, Basic, Content, Entry
+from ..records import COPY, INLINE, LINK, Basic, Content, Entry
 from ..wanted import Inode
 from .ground import Ground
 
