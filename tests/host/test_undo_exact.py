@@ -166,6 +166,6 @@ def test_a_lock_set_while_a_removal_waits_to_be_seen(ext4: Rig) -> None:
         "chattr +a d; python3 -c 'import os, subprocess\n"
         'try: os.unlink("d/big")\n'
         'except PermissionError: subprocess.run(["chattr", "+i", "d/big"], check=True)\n'
-        'os.chmod("d", 0o700)\'',
-        prepare="mkdir d; seq 5000 > d/big",
+        'os.chmod("x", 0o700)\'',
+        prepare="mkdir d; seq 5000 > d/big; echo x > x",
     )
