@@ -121,6 +121,8 @@ class Journal:
             raise _damaged(self.path, f"its head {path} is not readable as one")
         if head is None and serial > 1:
             raise _damaged(self.path, f"its head {path} is missing")
+        if head is None:  # before the first decision: one that a power cut left without a head would look like damage
+            self._head.write(serial)
         if head is not None and serial < head:
             raise _damaged(self.path, f"it holds {serial} changes, and {path} knows of {head}: the last ones are lost")
 
@@ -139,9 +141,18 @@ class Journal:
     # Transactions
 
     def begin(
-        self, *, name: str, owner: str, options: dict[str, Any], boot_id: str, engine: str, deadline: float | None = None
+        self,
+        *,
+        name: str,
+        owner: str,
+        options: dict[str, Any],
+        boot_id: str,
+        engine: str,
+        deadline: float | None = None,
+        prepare: Callable[[str], None] = lambda tx: None,
     ) -> Transaction:
-        """A new ACTIVE transaction with the highest token yet.
+        """A new ACTIVE transaction with the highest token yet. `prepare` is called with its id before there is one: what it raises, this
+        raises.
 
         Raises Busy while another one is open, Blocked while one is in UNDO_FAILED.
         """
@@ -164,6 +175,7 @@ class Journal:
                 engine=engine,
                 reason="",
             )
+            prepare(tx.id)
             db.execute(
                 f"INSERT INTO tx ({_TX}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (tx.id, name, owner, tx.state, token, now, deadline, _dump(options), boot_id, engine, "", 0, None, 1),

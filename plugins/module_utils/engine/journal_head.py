@@ -23,11 +23,13 @@ class Head:
         self.path = path
 
     def read(self) -> int | None:
-        """The number of the last change; None when there is no file, -1 when it is damaged."""
+        """The number of the last change; None when there is no file or nothing in it, -1 when it is damaged."""
         try:
             with open(self.path, encoding="ascii", errors="replace") as file:
                 line = file.read()
         except FileNotFoundError:
+            return None
+        if not line:  # its first writer died, or the disk was full
             return None
         fields = line.split(" ")
         if len(fields) != 4 or not fields[2].isdigit() or line != _line(int(fields[2])):

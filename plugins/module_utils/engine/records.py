@@ -52,7 +52,7 @@ class Entry(t.NamedTuple):
 
 class Keep(t.NamedTuple):
     """The inode is about to lose a name. LINK: store name `number`; INLINE: `data` is all of it (or a symlink's target);
-    COPY: copy `number`; NOTHING: directories and special files, whose metadata is all."""
+    COPY: copy `number`, `data` its digest (store.py); NOTHING: directories and special files, whose metadata is all."""
 
     step: int
     fs: int
@@ -97,7 +97,8 @@ class Flags(t.NamedTuple):
 
 
 class Content(t.NamedTuple):
-    """A regular file's data before an in-place write: INLINE in `data`, or COPY number `number`; size in bytes."""
+    """A regular file's data before an in-place write: INLINE in `data`, or COPY number `number` with its digest in
+    `data`; size in bytes."""
 
     step: int
     fs: int

@@ -19,6 +19,7 @@ from .transaction import directory_of
 from .wanted import read
 
 DAYS, PERCENT = 7.0, 10.0
+_LOGS = directory_of("")
 _ENDED = (states.COMMITTED, states.ABORTED, states.RESOLVED)
 
 
@@ -51,7 +52,16 @@ def gc(journal: Journal, *, limits: Limits | None = None, now_ns: int | None = N
             break
         drop(journal, value)
         dropped.append(value)
+    _remove_unknown(journal, now)
     return [value.id for value in dropped]
+
+
+def _remove_unknown(journal: Journal, now: int) -> None:
+    """Logs of transactions that died before their row was written (I9). The young ones may be about to have one."""
+    known = {value.id for value in journal.transactions()}
+    for name in os.listdir(_LOGS) if os.path.isdir(_LOGS) else []:
+        if name not in known and now - os.lstat(os.path.join(_LOGS, name)).st_mtime_ns > 3600e9:
+            shutil.rmtree(os.path.join(_LOGS, name), ignore_errors=True)
 
 
 def _discard_probes(journal: Journal) -> None:

@@ -21,7 +21,7 @@ import os
 import time
 import typing as t
 
-from . import compensations, states
+from . import compensations, copies, states
 from .afterdigest import clock_offset_ns, now_ns
 from .drift.ends import StepTimes
 from .drift.settle import About, Settled
@@ -79,7 +79,9 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     store = Store(tx, durable=is_durable(value))
     try:
         wanted, log, cut = _read_log(journal, tx)
+        _verify_copies(journal, value, store, wanted)
     except JournalDamaged as error:
+        store.close()
         journal.note(tx, DIFFERS, str(error))
         journal.set_state(tx, states.UNDO_FAILED, reason=error.msg)
         raise
@@ -190,6 +192,14 @@ def _read_log(journal: Journal, tx: str) -> tuple[Wanted, Writer, bool]:
         return (*found, True)
 
 
+def _verify_copies(journal: Journal, value: Transaction, store: Store, wanted: Wanted) -> None:
+    """With `durability: process` a power cut may have taken copies, as it may have taken the log's end: that is said."""
+    if value.boot_id == boot_id() or is_durable(value):
+        copies.verify(store, wanted)
+    for sentence in copies.damaged(store, wanted):
+        journal.note(value.id, DIFFERS, sentence)
+
+
 def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner) -> Summary:
     """Undo all since the savepoint. The transaction stays open; what its later steps left running is killed."""
     start = time.monotonic()
@@ -199,6 +209,7 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
     transaction.seal()
     transaction.undoing = point.name
     wanted = read(directory_of(tx), epoch=point.epoch)
+    copies.verify(transaction.store, wanted)
     about = _about(journal, journal.get(tx), manner, epoch=point.epoch)
     begun = now_ns()
     with transaction.lock:

@@ -91,17 +91,20 @@ class OpenTransaction:
 
     @classmethod
     def begin(cls, journal: Journal, *, name: str, owner: str, options: dict[str, t.Any]) -> OpenTransaction:
-        value = journal.begin(name=name, owner=owner, options=options, boot_id=boot_id(), engine=own_hash())
+        logs: list[Writer] = []
+        value = journal.begin(
+            name=name,
+            owner=owner,
+            options=options,
+            boot_id=boot_id(),
+            engine=own_hash(),
+            prepare=lambda tx: logs.append(_new_log(directory_of(tx))),
+        )
         try:
-            directory = directory_of(value.id)
-            os.makedirs(directory, 0o700)
-            log = Writer.create(directory)
-            self = cls(journal, value, log, Store(value.id, durable=is_durable(value)), next_directory=1)
+            self = cls(journal, value, logs[0], Store(value.id, durable=is_durable(value)), next_directory=1)
             self.capture.epoch(0, 0)
             self._capture_probes(0)
-            log.write_head(durable=True)
-            for folder in (directory, os.path.dirname(directory)):  # the begin row is durable: so is the log that it speaks of
-                sync_directory(folder)
+            logs[0].write_head(durable=True)
             return self
         except BaseException:
             journal.set_state(value.id, states.ABORTING, reason="begin failed")
@@ -393,6 +396,16 @@ class OpenTransaction:
             self.capture.close()
         self.log.close()
         self.store.close()
+
+
+def _new_log(directory: str) -> Writer:
+    """On the disk when it returns, so that the row of a transaction never speaks of a log that is not there (I7)."""
+    os.makedirs(directory, 0o700)
+    log = Writer.create(directory)
+    log.write_head(durable=True)
+    for folder in (directory, os.path.dirname(directory), STATE):
+        sync_directory(folder)
+    return log
 
 
 def sync_directory(path: str) -> None:

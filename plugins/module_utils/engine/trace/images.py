@@ -343,7 +343,8 @@ class Images:
                 os.close(fd)
             if len(data) <= INLINE_LIMIT:
                 return INLINE, 0, data
-        return COPY, self.store.copy(fs, handle, size), b""
+        number = self.store.copy(fs, handle, size)
+        return COPY, number, self.store.digest(fs, number)
 
     # -- inodes ----------------------------------------------------------------------------------------------------------
 
@@ -433,6 +434,10 @@ class Images:
                 self.settle()
 
 
+#: XFS shows root each ACL under a second name, as it lies on the disk. Written back, one would undo the other.
+_ALIASES = {"trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"}
+
+
 def read_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
     """All extended attributes of an O_PATH fd, by the magic link (works for symlinks and devices too)."""
     path = "/proc/self/fd/%d" % fd
@@ -443,7 +448,7 @@ def read_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
             return ()
         raise
     pairs = []
-    for name in sorted(names):
+    for name in sorted(set(names) - _ALIASES):
         try:
             pairs.append((os.fsencode(name), os.getxattr(path, name)))
         except OSError as error:
