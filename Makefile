@@ -4,8 +4,9 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 PARTS := .build/venv/bin/python tests/run/parts.py
 T ?=
+BUDGET ?= 30
 
-.PHONY: help setup lint ruff mypy sanity unit host molecule test exact demo bench matrix clean
+.PHONY: help setup lint ruff mypy sanity unit host molecule fault test exact demo bench matrix clean
 
 help:
 	@echo "make test     everything: lint, unit tests, tests on real hosts (under 20 minutes on 2 cores)"
@@ -14,6 +15,7 @@ help:
 	@echo "make host     host tests;    one: make host T='tests/host/test_runner.py -k name'"
 	@echo "make lint     all linters;   quick ones: make ruff mypy"
 	@echo "make exact    every scenario play, in full;   make bench   benchmarks into docs/benchmarks.md"
+	@echo "make fault    kills, power cuts, errors, corruption, mutants, into docs/reliability.md;   longer: make fault BUDGET=minutes"
 	@echo "make matrix   host tests on ansible-core 2.19, 2.20 and 2.21, where the Pythons found here allow"
 	@echo "make clean    stop the lab, remove .build"
 
@@ -36,7 +38,10 @@ molecule: setup
 	@$(PARTS) molecule
 
 test: setup
-	@$(PARTS) host lab lint unit molecule
+	@$(PARTS) host lab fault lint unit molecule
+
+fault: setup
+	@.build/venv/bin/python tests/fault --minutes $(BUDGET)
 
 exact: setup
 	@$(PARTS) exact

@@ -6,7 +6,6 @@ A scenario is a shape (how the transaction goes) and a kind of program (what its
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib
 import io
@@ -113,16 +112,17 @@ def program(chosen: random.Random, kind: str, length: int, *, locks: bool = True
 class Transaction:
     """One transaction from its seed, on an empty host."""
 
-    def __init__(self, faults: Faults, seed: int, scenario: str, *, durability: str = "process", agent_again: bool = False) -> None:
+    def __init__(self, faults: Faults, seed: int, scenario: str, *, durability: str = "process") -> None:
         self._faults, self._chosen = faults, random.Random(f"{scenario} {seed}")
         self._shape, self._kind = scenario.split("/")
         self._options = {"probes": ["hostname"], "durability": durability}
-        self._again = agent_again
         self._tx, self._token = "", 0
+        self._before: dict[str, Any] = {}
 
     def __call__(self, say: Say) -> None:
         self._grow()
-        say(event="before", tree=tree.look(undo_random.BASE))
+        self._before = tree.look(undo_random.BASE)
+        say(event="before", tree=self._before)
         self._faults.on()
         try:
             start_agent(self._faults)
@@ -160,14 +160,28 @@ class Transaction:
             ask(op="savepoint", tx=self._tx, token=self._token, name="sealed")
             say(event="left", tree=tree.look(undo_random.BASE))
             return
+        if self._shape == "others":
+            self._others(say)
         if "commit" in self._shape:
             say(event="left", tree=tree.look(undo_random.BASE), count=self._faults.count)
             ask(op="commit", tx=self._tx, token=self._token, steps=[])
-            say(event="committed", tree=tree.look(undo_random.BASE))
+            say(event="committed", tree=tree.look(undo_random.BASE), count=self._faults.count)
         if self._shape not in ("commit", "savepoint and commit"):
             say(event="undo")
             done = ask(op="rollback", tx=self._tx)
             say(event="undone", state=done["state"], differs=done["differs"], tree=tree.look(undo_random.BASE))
+
+    def _others(self, say: Say) -> None:
+        """An administrator rewrites a file, one that the step has changed if there is one."""
+        now = tree.look(undo_random.BASE)
+        files = sorted(path for path, seen in now.items() if str(seen["mode"]).startswith("0o100") and seen["flags"] == "0x0")
+        changed = [path for path in files if now[path] != self._before.get(path)]
+        if not changed:
+            return
+        path = self._chosen.choice(changed)
+        with open(f"{undo_random.BASE}/{path}", "r+b") as f:
+            f.write(b"theirs")
+        say(event="others", path=path, seen=tree.look(undo_random.BASE)[path])
 
     def _step(self, say: Say) -> None:
         count = 3 if self._shape == "race" else 1
@@ -264,6 +278,3 @@ def look(say: Say) -> None:
         journal.close()
     say(event="tree", tree=tree.look(undo_random.BASE), transactions=transactions)
 
-
-def begin_request(**options: Any) -> str:
-    return base64.b64encode(json.dumps({"name": "fault", "owner": "fault", "options": options}).encode()).decode()

@@ -62,8 +62,10 @@ class Sweep:
             self.total.update({**counts, "points": counts["trials"], "wrong": len(wrong)})
             return wrong
         scenario = acts.SCENARIOS[seed % len(acts.SCENARIOS)]
-        if self._programme == "order":
-            return self._order(seed, scenario)
+        if self._programme == "others":
+            scenario = f"others/{('anything', 'contents')[seed % 2]}"
+        if self._programme in ("order", "others"):
+            return self._single(seed, scenario)
         chosen, wrong = random.Random(seed), []
         calls = self._trial(seed, scenario).calls()
         self.total["transactions"] += 1
@@ -107,9 +109,10 @@ class Sweep:
         self.at.update(outcome.at)
         self.scenarios[scenario] += outcome.points
 
-    def _order(self, seed: int, scenario: str) -> list[dict[str, Any]]:
-        answered, problems = self._trial(seed, scenario).order()
-        self.total.update({"trials": 1, "points": answered, "wrong": bool(problems)})
+    def _single(self, seed: int, scenario: str) -> list[dict[str, Any]]:
+        trial = self._trial(seed, scenario)
+        points, problems = trial.order() if self._programme == "order" else trial.others()
+        self.total.update({"trials": 1, "points": points, "wrong": bool(problems)})
         return [{"seed": seed, "scenario": scenario, "problems": problems[:5]}] if problems else []
 
     def _sequences(self, seed: int) -> list[dict[str, Any]]:
@@ -128,7 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--programme", choices=["kill", "recovery", "cut", "error", "order", "random", "corrupt"], required=True)
+    parser.add_argument("--programme", choices=["kill", "recovery", "cut", "error", "order", "random", "corrupt", "others"], required=True)
     parser.add_argument("--fs", choices=["ext4", "xfs", "btrfs"], default="ext4")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=60)

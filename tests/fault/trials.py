@@ -7,6 +7,7 @@ transaction left it.
 
 from __future__ import annotations
 
+import errno
 from typing import Any, NamedTuple
 
 import acts
@@ -80,13 +81,27 @@ class Trial:
             seen = self._look()
         problems = self._judge(said, seen)
         left, committed = said.get("left"), said.get("committed")
-        if committed and left and fault.at > left["count"] and self._at[:1] in (["fsync"], ["fdatasync"], ["syncfs"]) and fault.error != 4:
+        in_commit = committed is not None and left is not None and left["count"] < fault.at <= committed["count"]
+        if in_commit and self._at[:1] in (["fsync"], ["fdatasync"], ["syncfs"]) and fault.error != errno.EINTR:
             problems.append("committed, though the disk had not taken it")
         if recovered.hung or recovered.get("recovered") is None:
             problems.append(f"the recovery {'hung' if recovered.hung else 'died'}")
         if problems:
             problems.append(f"refused: {said.get('refused')}; {recovered.events[-1:]} {said.errors[-600:]} {recovered.errors[-600:]}")
         return Outcome(self._met, honest, problems, tuple(self._at))
+
+    def others(self) -> tuple[int, list[str]]:
+        """Whether somebody changed a file after the step; and what is wrong: his change is gone, or nothing is said of it (I5)."""
+        self._faults.arm(Fault())
+        said = self._host.boot(self._transaction())
+        theirs, undone = said.get("others"), said.get("undone")
+        if theirs is None:
+            return 0, []
+        if undone is None:
+            return 1, [f"no undo: {said.events[-1:]} {said.errors[-800:]}"]
+        now = undone["tree"].get(theirs["path"], {})
+        wrong = [] if now.get("content") == theirs["seen"]["content"] else [f"{theirs['path']}: their change was overwritten"]
+        return 1, wrong if undone["differs"] else [*wrong, f"{theirs['path']}: nothing is said of it"]
 
     def order(self) -> tuple[int, list[str]]:
         """How many calls were let run, and which of them, or of HEAD's writes, came too early."""

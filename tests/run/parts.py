@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the parts of the test suite and print how long each took.
 
-    parts.py [--only NAME[,NAME]] GROUP...        groups: lint unit lab host molecule exact bench
+    parts.py [--only NAME[,NAME]] GROUP...        groups: lint unit lab host fault molecule exact bench
 
 A part is a command. It passes when it exits with 0 within its limit and, if it is a pytest run, when nothing was skipped:
 a test that did not run has shown nothing. Two parts run at a time; their output is kept in .build/reports and shown when they fail.
@@ -79,6 +79,7 @@ GROUPS = {
     "unit": (_pytest("unit", 900, "-m", "not exact", "tests/unit"),),
     "lab": (_pytest("lab", 900, "-m", "not exact", "tests/lab"),),
     "host": tuple(_pytest(name, 900, "-m", "not exact", f"tests/host/test_{name}.py") for name in _host_tests()),
+    "fault": (_pytest("fault", 600, "-m", "not exact", "tests/fault"),),
     "molecule": (Part("molecule", (str(TOP / "tests/run/molecule"),), 900),),
     "exact": (_pytest("exact-unit", 3600, "-m", "exact", "tests/unit"), _pytest("exact", 4 * 3600, "tests/host")),
     "bench": (Part("bench", (str(BIN / "python"), "tests/bench"), 7200),),

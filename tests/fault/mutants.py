@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Safeguards of the engine, each taken away in a copy of it, and the layer that must notice.
+
+A layer is a programme (sweep.py) that stops at the first trial that goes wrong, or a unit test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from programmes import TOP, Runner, engine_hash
+
+SECONDS = 40.0
+
+
+class Mutant(NamedTuple):
+    """In `file` of the engine `old`, which is there once, becomes `new`. `layer`: "programme fs", or a unit test."""
+
+    invariant: str
+    name: str
+    layer: str
+    file: str
+    old: str
+    new: str
+
+    def apply(self, engine: Path) -> None:
+        path = engine / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise ValueError(f"mutant '{self.name}': {text.count(self.old)} places in {self.file} to change")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+class Caught(NamedTuple):
+    """`by`: the layer, with what it said first; empty: nobody noticed."""
+
+    invariant: str
+    name: str
+    by: str
+
+
+_CONTENT = "        self.log.append(Content(self.step, fs.number, handle, how, number, state.size, data))\n"
+
+MUTANTS = (
+    Mutant("I1", "no image of contents before a write in place", "random ext4", "trace/images.py", _CONTENT, ""),
+    Mutant(
+        "I1",
+        "a call is let run before its records are on the disk",
+        "order ext4",
+        "tracer.py",
+        "if self.mode == CAPTURE and not self._on_the_disk():",
+        "if False:",
+    ),
+    Mutant("I1", "the undo log is never synced", "cut xfs", "undolog.py", "            os.fdatasync(self._fd)\n", "            pass\n"),
+    Mutant("I1", "copies are not synced", "order ext4", "store.py", "                os.fsync(target)\n", "                pass\n"),
+    Mutant(
+        "I2",
+        "the latest image wins",
+        "random ext4",
+        "wanted.py",
+        "        wanted.contents.setdefault((record.fs, record.handle), record)",
+        "        wanted.contents[record.fs, record.handle] = record",
+    ),
+    Mutant(
+        "I2",
+        "the log says that all is undone before it is",
+        "kill ext4",
+        "undo.py",
+        "        places.restore()\n",
+        "        log.append(Undone(epoch, held.places, held.inodes))\n        places.restore()\n",
+    ),
+    Mutant(
+        "I2",
+        "a place is not looked at before it is cleared",
+        "random ext4",
+        "undoing/places.py",
+        "        is_wanted = (fs, handle) in wanted\n",
+        "        is_wanted = False\n",
+    ),
+    Mutant(
+        "I3",
+        "the commit row is not durable",
+        "cut ext4",
+        "journal.py",
+        "        with self._write(decision=True) as db:\n            old = self.get(tx)",
+        "        with self._write() as db:\n            old = self.get(tx)",
+    ),
+    Mutant(
+        "I3",
+        "no syncfs before the commit row",
+        "cut xfs",
+        "transaction.py",
+        "                    kernel.syncfs(fs.mount_fd)\n",
+        "                    pass\n",
+    ),
+    Mutant(
+        "I3",
+        "the commit row comes before all is imaged and synced",
+        "error ext4",
+        "transaction.py",
+        "        self.seal()\n        self._note_survivors()\n",
+        "        self.journal.set_state(self.id, states.COMMITTED)\n        self.seal()\n        self._note_survivors()\n",
+    ),
+    Mutant(
+        "I5",
+        "drift is not looked for",
+        "others ext4",
+        "drift/judge.py",
+        "        for inode, basic in self._wanted.basics.items():\n            if only",
+        "        for inode, basic in ():\n            if only",
+    ),
+    Mutant(
+        "I5",
+        "drift is overwritten",
+        "others ext4",
+        "drift/decide.py",
+        "        return ASIDE if self._policy == FORCE or case.finding.when == DURING else LEFT\n",
+        "        return ASIDE\n",
+    ),
+    Mutant(
+        "I6",
+        "a second transaction may begin",
+        "tests/unit/engine/test_journal.py",
+        "journal.py",
+        "            self._refuse_second()\n            # No RETURNING",
+        "            # No RETURNING",
+    ),
+    Mutant(
+        "I6",
+        "a stale token is let through",
+        "tests/unit/engine/test_journal.py",
+        "journal.py",
+        "        if token != found.token or token != newest:\n",
+        "        if token != found.token:\n",
+    ),
+    Mutant(
+        "I7", "the chain is not checked", "corrupt ext4", "undolog.py", "if number != self.count or chain != rest[length:]:", "if False:"
+    ),
+    Mutant(
+        "I7",
+        "HEAD is not asked",
+        "corrupt ext4",
+        "undolog.py",
+        "        head = self._head() if self._asks_head else Head(0, bytes(_CHAIN))\n",
+        "        head = Head(0, bytes(_CHAIN))\n",
+    ),
+    Mutant(
+        "I7",
+        "copies are not verified",
+        "corrupt ext4",
+        "copies.py",
+        '        return "its store is missing"\n',
+        '        return "its store is missing"\n    return ""\n',
+    ),
+    Mutant(
+        "I7",
+        "the journal's head is not asked",
+        "tests/unit/engine/test_journal.py",
+        "journal.py",
+        "        if head is not None and serial < head:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "I8",
+        "recovery leaves an open transaction alone",
+        "kill ext4",
+        "recovery.py",
+        "    if value is None or value.state in (states.PREPARED, states.WAITING_REBOOT):\n        return None\n    done",
+        "    if True:\n        return None\n    done",
+    ),
+    Mutant(
+        "I8",
+        "a torn step is gone on with by the next agent",
+        "tests/unit/engine/test_recovery.py",
+        "recovery.py",
+        "and not _torn(journal, value)",
+        "",
+    ),
+    Mutant(
+        "I9",
+        "kept links stay in the store after an undo",
+        "random ext4",
+        "undo.py",
+        "            drop_images(ground, held.stored)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "I9",
+        "what undo staged stays in the store",
+        "random ext4",
+        "undo.py",
+        'not name.startswith((b"s-", b"t-", b"n-"))',
+        'not name.startswith((b"t-", b"n-"))',
+    ),
+)
+
+
+def catch(mutant: Mutant, build: Path) -> Caught:
+    with tempfile.TemporaryDirectory(dir=build) as folder:
+        runner = Runner(Path(folder) / "mutant", mutant.apply)
+        by = _unit_test(runner, mutant.layer) if mutant.layer.startswith("tests/") else _programme(runner, *mutant.layer.split())
+    return Caught(mutant.invariant, mutant.name, by)
+
+
+def _programme(runner: Runner, programme: str, fs: str) -> str:
+    result = runner.run(programme, fs, seed=1, seconds=SECONDS, stop=True)
+    if result.wrong:
+        return f"`{programme}` on {fs}, after {result.counts.get('trials', '?')} trials"
+    # A seed whose transaction goes wrong before anything happens to it ends the sweep.
+    return f"`{programme}` on {fs}, without a fault" if "goes wrong by itself" in result.died else ""
+
+
+def _unit_test(runner: Runner, test: str) -> str:
+    path = f"pythonpath={runner.copy} .build/collections tests/lab tests/run"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-o", path, "-m", "not exact", test]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    failed = [line.split(" - ")[0].split("::")[-1] for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    return f"`{test}::{failed[0]}`" if done.returncode == 1 and failed else ""
+
+
+def save(build: Path, caught: list[Caught]) -> None:
+    (build / "mutants.json").write_text(json.dumps({"engine": engine_hash(), "mutants": [one._asdict() for one in caught]}))

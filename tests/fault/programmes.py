@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The programmes of the fault programme, and one run of one of them: a process of its own with the library preloaded (sweep.py).
+
+    runner = Runner(folder)
+    result = runner.run("kill", "ext4", seed=1, seconds=60)
+    result.counts["points"], result.counts["wrong"], result.wrong
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faults
+
+TOP = Path(__file__).resolve().parents[2]
+ENGINE = TOP / "plugins" / "module_utils" / "engine"
+# What the engine meets on a host; and the preloaded library must not meet another C library than its own.
+PYTHON = "/usr/bin/python3"
+
+
+class Programme(NamedTuple):
+    """`share` of the budget; `figure`: how many points it shall have had; `unit`: what a point is."""
+
+    name: str
+    title: str
+    file_systems: tuple[str, ...]
+    share: float
+    figure: int
+    unit: str
+
+
+PROGRAMMES = (
+    Programme("kill", "Kill points", ("ext4", "xfs", "btrfs"), 0.27, 5000, "SIGKILL to all, or to the agent"),
+    Programme("recovery", "Crashes in the recovery, to depth 3", ("ext4", "xfs"), 0.12, 1000, "SIGKILL"),
+    Programme("cut", "Power cuts, `durability: power`", ("ext4", "xfs"), 0.25, 2000, "power cut"),
+    Programme("error", "Errors of the engine's system calls, once or sticky", ("ext4", "xfs"), 0.22, 6000, "error"),
+    Programme("corrupt", "Store corruption", ("ext4",), 0.05, 10000, "flip or cut"),
+    Programme("random", "Random operation sequences", ("ext4", "xfs", "btrfs"), 0.07, 10000, "transaction"),
+    Programme("order", "Order of writes, `durability: power`", ("ext4", "xfs"), 0.01, 1000, "call let run"),
+    Programme("others", "Somebody else's change before the undo", ("ext4",), 0.01, 100, "change"),
+)
+
+
+class Result(NamedTuple):
+    """`wrong`: what sweep.py said of each trial that went wrong; `counts`: its last line. `died`: how it ended when it did not finish."""
+
+    programme: str
+    fs: str
+    wrong: list[dict[str, Any]]
+    counts: dict[str, Any]
+    died: str
+
+    @property
+    def good(self) -> bool:
+        return not self.wrong and not self.died
+
+
+def engine_hash(engine: Path = ENGINE) -> str:
+    found = hashlib.sha256()
+    for path in sorted(engine.rglob("*.py")):
+        found.update(path.relative_to(engine).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+class Runner:
+    """`folder` is the runner's own; hosts in it live in memory and end with their process. `change`: done to a copy of the engine first."""
+
+    def __init__(self, folder: Path, change: Callable[[Path], None] | None = None) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._library = faults.build(folder)
+        shutil.copytree(ENGINE, folder / "copy" / "engine", ignore=shutil.ignore_patterns("__pycache__"))
+        if change is not None:
+            change(folder / "copy" / "engine")
+
+    @property
+    def copy(self) -> Path:
+        """The folder that holds `engine`."""
+        return self._folder / "copy"
+
+    def run(self, programme: str, fs: str, *, seed: int, seconds: float, count: int = 0, stop: bool = False) -> Result:
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            command = [PYTHON, "-I", str(Path(__file__).with_name("sweep.py")), "--engine", str(self.copy), "--folder", f"{folder}/host"]
+            command += ["--programme", programme, "--fs", fs, "--seed", str(seed), "--seconds", str(seconds)]
+            command += ["--count", str(count)] if count else []
+            command += ["--stop"] if stop else []
+            environment = {"LD_PRELOAD": str(self._library), "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds * 2 + 300)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        if lines and "trials" in lines[-1]:
+            return Result(programme, fs, lines[:-1], lines[-1], "")
+        died = done.stderr[-3000:] or f"code {done.returncode}"
+        return Result(programme, fs, lines, {"programme": programme, "fs": fs, "seed": seed}, died)

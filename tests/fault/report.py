@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""docs/reliability.md, between its two marks: what the programmes have shown of this engine, by the files in .build/fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from programmes import PROGRAMMES, TOP, engine_hash
+
+PAGE = TOP / "docs" / "reliability.md"
+BEGIN, END = "<!-- results: written by make fault -->", "<!-- end of results -->"
+
+
+def write(build: Path) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    tail = rest.split(END)[1]
+    PAGE.write_text(head + BEGIN + "\n" + "\n".join(_lines(build)) + "\n" + END + tail, encoding="utf-8")
+
+
+def _lines(build: Path) -> list[str]:
+    results = _results(build / f"{engine_hash()}.jsonl")
+    lines = [f"Engine `{engine_hash()}`, {time.strftime('%Y-%m-%d', time.gmtime())}, on {_machine()}.", ""]
+    lines += ["| programme | file system | points | wrong | less than 1 in (95 %) | asked for | seeds from | seconds |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for programme in PROGRAMMES:
+        of = [one for one in results if one["programme"] == programme.name]
+        for fs in programme.file_systems:
+            lines.append(_row(programme.title, fs, [one for one in of if one["fs"] == fs], ""))
+        if len(programme.file_systems) > 1:
+            lines.append(_row(f"**{programme.title}**", "all", of, str(programme.figure)))
+        else:
+            lines[-1] = _row(f"**{programme.title}**", programme.file_systems[0], of, str(programme.figure))
+    lines += ["", _details(results), ""]
+    caught = json.loads((build / "mutants.json").read_text()) if (build / "mutants.json").exists() else {"engine": "", "mutants": []}
+    lines += [f"Mutants, tried on engine `{caught['engine']}`:", "", "| invariant | safeguard taken away | caught by |", "|---|---|---|"]
+    lines += [f"| {one['invariant']} | {one['name']} | {one['by'] or '**not caught**'} |" for one in caught["mutants"]]
+    return lines
+
+
+def _results(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _row(title: str, fs: str, results: list[dict[str, Any]], figure: str) -> str:
+    points = sum(one["counts"].get("points", 0) for one in results)
+    wrong = sum(len(one["wrong"]) + bool(one["died"]) for one in results)
+    bound = f"{points // 3:,}" if points >= 3 and not wrong else "-"
+    seeds = ", ".join(str(one["counts"]["seed"]) for one in results) if figure == "" or len({one["fs"] for one in results}) == 1 else ""
+    seconds = sum(one["counts"].get("seconds", 0) for one in results)
+    asked = f"{int(figure):,}" if figure else ""
+    return f"| {title} | {fs} | {points:,} | {wrong} | {bound} | {asked} | {seeds} | {seconds:.0f} |"
+
+
+def _details(results: list[dict[str, Any]]) -> str:
+    def total(programme: str, key: str) -> int:
+        return sum(one["counts"].get(key, 0) for one in results if one["programme"] == programme)
+
+    scenarios = {name for one in results if one["programme"] == "kill" for name, points in one["counts"]["scenarios"].items() if points}
+    kinds = {name for one in results if one["programme"] == "kill" for name in one["counts"]["at"]}
+    deep = ", ".join(f"{total('recovery', f'depth {depth}'):,} met {depth}" for depth in (3, 2, 1))
+    passed = ", ".join(f"{total('corrupt', kind):,} {kind}" for kind in ("exact", "inexact, and said so", "refused", "silently wrong"))
+    real = total("corrupt", "rolled back for real")
+    return f"""Kill points: in {len(scenarios)} scenarios, at {len(kinds)} kinds of calls. Crashes in one recovery: {deep}.
+Errors: {total("error", "inexact, and said so"):,} undos said on the failing disk that they were not exact, and were when repeated.
+Corruption: of {total("corrupt", "trials"):,}, {total("corrupt", "passed"):,} passed the checks; of these {real:,} were rolled back for
+real: {passed}."""
+
+
+def _machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "?")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    return f"{os.cpu_count()} cores of {model}, {memory} GiB, Linux {os.uname().release}; file systems on loop devices in memory"
