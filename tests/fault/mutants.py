@@ -140,7 +140,12 @@ MUTANTS = (
         "        if token != found.token:\n",
     ),
     Mutant(
-        "I7", "the chain is not checked", "corrupt ext4", "undolog.py", "if number != self.count or chain != rest[length:]:", "if False:"
+        "I7",
+        "the chain is not checked",
+        "tests/unit/engine/test_undolog.py",
+        "undolog.py",
+        "if number != self.count or chain != rest[length:]:",
+        "if False:",
     ),
     Mutant(
         "I7",

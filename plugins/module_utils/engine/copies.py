@@ -11,15 +11,16 @@ import os
 
 from .errors import JournalDamaged
 from .filesystems import TRACED, FileSystem
-from .store import Store
 from .records import COPY, Content, Keep
+from .store import Store
 from .wanted import Wanted
 
 
 def damaged(store: Store, wanted: Wanted) -> list[str]:
     """A sentence for each copy that an undo to this state needs and that is not what was stored."""
     sentences = []
-    for image in [*wanted.contents.values(), *wanted.keeps.values()]:
+    images: list[Content | Keep] = [*wanted.contents.values(), *wanted.keeps.values()]
+    for image in images:
         seen = wanted.file_systems[image.fs]
         if image.how == COPY:
             fs = store.by_number.get(image.fs) or store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)

@@ -208,6 +208,7 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
         _add(wanted, record)
         _add_after(wanted.after, record)
     for record, ended_ns in epochs.void:
+        _add_stored(wanted, record)  # the undo may have died before it had dropped them (I9)
         _add_undone(wanted.after, _by_its_present_handle(wanted, record, numbers), ended_ns)
     for inode, image in wanted.xattrs.items():
         basic = wanted.basics.get(inode)
@@ -234,8 +235,7 @@ def _by_its_present_handle(wanted: Wanted, record: t.Any, numbers: dict[int, int
 
 
 def _add(wanted: Wanted, record: Image) -> None:
-    if isinstance(record, (Keep, Content)) and record.how in (LINK, COPY):
-        wanted.stored.append((record.fs, b"%d" % record.number if record.how == LINK else b"c%d" % record.number))
+    _add_stored(wanted, record)
     if isinstance(record, Entry):
         wanted.entries.setdefault((record.directory, record.name), record)
     elif isinstance(record, Basic):
@@ -254,6 +254,11 @@ def _add(wanted: Wanted, record: Image) -> None:
         keep = wanted.keeps.get((record.fs, record.handle))
         if keep is not None and keep.number == record.number:
             del wanted.keeps[record.fs, record.handle]
+
+
+def _add_stored(wanted: Wanted, record: Image) -> None:
+    if isinstance(record, (Keep, Content)) and record.how in (LINK, COPY):
+        wanted.stored.append((record.fs, b"%d" % record.number if record.how == LINK else b"c%d" % record.number))
 
 
 def _add_after(after: AfterDigest, record: Image) -> None:

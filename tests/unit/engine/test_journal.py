@@ -545,3 +545,24 @@ def test_the_end_of_retention_forgets_what_a_compensation_holds(journal: Journal
     journal.drop_images(tx)
     (left,) = journal.compensations(tx)
     assert (left.body, left.host, left.result, left.name) == ("", None, None, "say sorry")
+
+
+def test_a_new_journal_has_its_head_before_the_first_decision(journal: Journal, path: str) -> None:
+    """A power cut between the first decision and its head must not look like damage."""
+    head = Path(path.replace(".db", ".head"))
+    assert head.read_bytes()
+    head.write_bytes(b"")  # its writer died
+    Journal(path).close()
+    assert head.read_bytes()
+
+
+def test_a_begin_that_cannot_be_prepared_is_none(journal: Journal) -> None:
+    def full(tx: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(JournalUnwritable):
+        begin(journal, prepare=full)
+    assert journal.transactions() == []
+    made: list[str] = []
+    tx = begin(journal, prepare=made.append)
+    assert made == [tx.id]
