@@ -36,7 +36,7 @@ from .ends import Ends, Now, StepTimes
 from .judge import Judge
 from .mergeable import FAMILY
 from .sides import open_now
-from .verdict import ASIDE, LEFT, Verdict
+from .verdict import ASIDE, LEFT, Drift, Verdict
 
 
 class About(t.NamedTuple):
@@ -71,6 +71,7 @@ class Settled:
                 self.verdict = decide(ground, self._judge(ground, found).look(), about.policy, judged_ns=begun)
             if found is not None:
                 self.verdict.remember(found)
+            self.verdict.copied = not any(_wants_copy(drift) for drift in self.verdict.drifts)
             self._save()
         if not self.verdict.copied:
             self._copy_aside(wanted)
@@ -98,7 +99,7 @@ class Settled:
 
     def _copy_aside(self, wanted: Wanted) -> None:
         """Of all that is to be undone although somebody else has changed it. Nothing is undone before the verdict says that it is done."""
-        paths = {os.fsencode(drift.path): drift for drift in self.verdict.drifts if drift.fate == ASIDE and not drift.kept}
+        paths = {os.fsencode(drift.path): drift for drift in self.verdict.drifts if _wants_copy(drift)}
         with self._ground(wanted) as ground:
             places, inodes = _keys_of(ground, paths) if paths else ({}, {})
             for path, drift in paths.items():
@@ -128,8 +129,6 @@ class Settled:
         drifted too."""
         first, self.verdict.begun = not self.verdict.begun, True
         if not self.verdict.merges and not _touches_family(wanted):
-            if first:
-                self._save()
             yield
             return
         with accounts.locked():
@@ -175,7 +174,7 @@ class Settled:
     def finish(self) -> None:
         """The undo has run to its end."""
         self.verdict.done, self.verdict.ended_ns = True, now_ns()
-        self._save()
+        verdict.save(self._about.directory, self._about.epoch, self.verdict, durable=self.verdict.holds())
 
     def differs(self) -> list[str]:
         """A sentence for each path that was left."""
@@ -191,6 +190,10 @@ class Settled:
     def report(self) -> dict[str, t.Any]:
         """For the summary; empty: nothing to tell."""
         return self.verdict.told()
+
+
+def _wants_copy(drift: Drift) -> bool:
+    return drift.fate == ASIDE and not drift.kept
 
 
 def _touches_family(wanted: Wanted) -> bool:

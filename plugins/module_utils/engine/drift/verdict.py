@@ -18,6 +18,7 @@ import json
 import os
 import typing as t
 
+from ..errors import JournalDamaged
 from ..undo import Held
 from ..wanted import Inode, Place, Wanted
 
@@ -127,6 +128,9 @@ class Verdict:
         stored = frozenset((inode[0], name) for found in (keeps, contents) for inode, name in found if inode in needed)
         return Held(tuple(sorted(self.places)), tuple(sorted(self.inodes | self.around)), stored)
 
+    def holds(self) -> bool:
+        return bool(self.places or self.inodes)
+
     def told(self, *, diffs: bool = False) -> dict[str, t.Any]:
         """For people and the controller; what there is nothing to tell of is left out. `diffs`: all of it, and with the contents, which
         root alone may see."""
@@ -187,17 +191,25 @@ def load(directory: str, epoch: int) -> Verdict | None:
             return Verdict.from_json(json.load(f))
     except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise JournalDamaged(
+            "%s: it is not a verdict (%s)" % (path_of(directory, epoch), error),
+            hint="Nothing was touched since. Keep a copy of it and remove it: the undo then judges anew.",
+        ) from error
 
 
-def save(directory: str, epoch: int, verdict: Verdict) -> None:
-    """On the disk when it returns, whole or not at all."""
+def save(directory: str, epoch: int, verdict: Verdict, *, durable: bool = True) -> None:
+    """Whole or not at all; `durable`: on the disk when it returns."""
     path = path_of(directory, epoch)
     fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as f:
         json.dump(verdict.to_json(), f)
         f.flush()
-        os.fsync(fd)
+        if durable:
+            os.fsync(fd)
     os.rename(path + ".new", path)
+    if not durable:
+        return
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
