@@ -18,17 +18,15 @@ def summary(
     tx: str,
     state: str,
     seconds: float,
-    wanted: Wanted,
+    wanted: Wanted | None,
     *,
     units: t.Sequence[str] = (),
     counted: t.Mapping[int, int] | None = None,
     extra: dict[str, t.Any] | None = None,
 ) -> Summary:
     """The transaction's summary, which the journal keeps as well. `wanted`: its images, read before an undo made them void; `counted`:
-    paths by step, of those that an earlier call has made void. `extra` is for the caller alone."""
-    counts = {**paths_by_step(wanted)}
-    for step, paths in (counted or {}).items():
-        counts[step] = max(paths, counts.get(step, 0))
+    paths by step, of those that are void. `extra` is for the caller alone."""
+    counts = most(counted or {}, paths_by_step(wanted) if wanted is not None else {})
     notes: dict[str, list[str]] = {}
     for note in journal.notes(tx):
         notes.setdefault(note.kind, []).append(note.text)
@@ -47,6 +45,10 @@ def summary(
     )
     journal.set_summary(tx, result)
     return replace(result, extra={**result.extra, **extra}) if extra else result
+
+
+def most(one: t.Mapping[int, int], other: t.Mapping[int, int]) -> dict[int, int]:
+    return {step: max(one.get(step, 0), other.get(step, 0)) for step in {**one, **other}}
 
 
 def paths_by_step(wanted: Wanted) -> dict[int, int]:

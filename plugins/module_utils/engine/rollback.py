@@ -33,12 +33,12 @@ from .model import ASKED, DIFFERS, MOOT, Savepoint, Summary, Transaction
 from .probes.base import Circumstances, Image, Outcome, Probe
 from .probes.registry import Probes
 from .records import UndoRun
-from .report import summary
+from .report import most, paths_by_step, summary
 from .store import STATE, Store
 from .transaction import OpenTransaction, boot_id, directory_of, is_durable
 from .undo import undo
 from .undolog import Writer
-from .wanted import Wanted, read
+from .wanted import AfterDigest, Wanted, read
 
 
 class Manner(t.NamedTuple):
@@ -86,22 +86,27 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         journal.set_state(tx, states.UNDO_FAILED, reason=error.msg)
         raise
     after_commit = after_commit or value.ended_ns is not None or _was_to_commit(journal, value)
-    counted = _counted(journal, tx)
+    counted = most(_counted(journal, tx), paths_by_step(wanted))
     payer = manner.payer or compensations.Host(at_boot=manner.at_boot)
 
+    as_read = [wanted]  # for the first undo; two of 100,000 places at a time would take too much memory
+
     def back_to(epoch: int) -> list[str]:
-        goal = read(directory_of(tx), epoch=epoch, after_power_cut=cut)
+        goal = as_read.pop() if as_read and not epoch else read(directory_of(tx), epoch=epoch, after_power_cut=cut)
+        as_read.clear()
         return _undo(journal, tx, goal, store, log, settled, epoch=epoch, after_commit=after_commit, at_boot=manner.at_boot)
 
     try:
         settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
+        wanted.after = AfterDigest()  # judged by now
+        del wanted
         units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
         if stop is not None:
-            return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units, counted=counted, extra=stop)
+            return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, None, units=units, counted=counted, extra=stop)
     except (OSError, AcidError) as error:
         journal.note(tx, DIFFERS, "undo stopped: %s" % error)
         journal.set_state(tx, states.UNDO_FAILED, reason=str(error))
-        return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start, wanted, counted=counted)
+        return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start, None, counted=counted)
     finally:
         log.close()
         store.close()
@@ -114,7 +119,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
             journal.set_step_state(tx, step.n, states.UNDO_FAILED if inexact else states.UNDONE)
     end = states.UNDO_FAILED if failed else states.ABORTED
     journal.set_state(tx, end, reason="see acidctl show %s" % tx if failed else "")
-    return summary(journal, tx, end, time.monotonic() - start, wanted, units=units, counted=counted, extra=_told(settled))
+    return summary(journal, tx, end, time.monotonic() - start, None, units=units, counted=counted, extra=_told(settled))
 
 
 def _about(journal: Journal, value: Transaction, manner: Manner, *, epoch: int) -> About:

@@ -119,7 +119,7 @@ class _Epochs:
 
     def __init__(self, first: int) -> None:
         self._first = first
-        self._kept: list[tuple[int, Image]] = []
+        self._kept: dict[int, list[Image]] = {}
         #: images that undos made void, each with the end of the undo (0: not known)
         self.void: list[tuple[Image, int]] = []
         self._batch = 0
@@ -127,20 +127,18 @@ class _Epochs:
 
     def add(self, record: Image) -> None:
         if self.epoch >= self._first:
-            self._kept.append((self.epoch, record))
+            self._kept.setdefault(self.epoch, []).append(record)
 
     def undone(self, record: Undone, wanted: Wanted) -> None:
         """What was held back, and what it needs, is no more void than before."""
         held = None
         if record.places or record.inodes:
-            held = _Held(record, wanted, [image for epoch, image in self._kept if epoch >= record.epoch])
-        kept = []
-        for pair in self._kept:
-            if pair[0] < record.epoch or (held is not None and held.needs(pair[1])):
-                kept.append(pair)
-            else:
-                self.void.append((pair[1], 0))
-        self._kept = kept
+            held = _Held(record, wanted, [image for epoch, images in self._kept.items() if epoch >= record.epoch for image in images])
+        for epoch, images in self._kept.items():
+            if epoch >= record.epoch:
+                needed = [image for image in images if held is not None and held.needs(image)]
+                self.void += [(image, 0) for image in images if held is None or not held.needs(image)]
+                self._kept[epoch] = needed
 
     def undo_ended(self, ended_ns: int) -> None:
         """An undo may have had several parts: all that became void since the last one was its work."""
@@ -148,7 +146,11 @@ class _Epochs:
         self._batch = len(self.void)
 
     def records(self) -> t.Iterator[Image]:
-        return (record for _epoch, record in self._kept)
+        """Each once: they are many, and are let go of as they are read."""
+        for images in self._kept.values():
+            images.reverse()
+            while images:
+                yield images.pop()
 
 
 class _Held:
@@ -203,10 +205,15 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
                 epochs.add(record)
     wanted.records = reader.count
     numbers = _directories_made_anew(wanted) if wanted.aliases else {}
+    keys: dict[t.Any, t.Any] = {}  # one of each, whatever it is the key of
     for record in epochs.records():
         record = _by_its_present_handle(wanted, record, numbers)
-        _add(wanted, record)
-        _add_after(wanted.after, record)
+        handle: bytes = getattr(record, "handle", b"")
+        known = keys.setdefault(handle, handle)
+        if known is not handle:
+            record = t.cast(t.Any, record)._replace(handle=known)
+        _add(wanted, record, keys)
+        _add_after(wanted.after, record, keys)
     for record, ended_ns in epochs.void:
         _add_stored(wanted, record)  # the undo may have died before it had dropped them (I9)
         _add_undone(wanted.after, _by_its_present_handle(wanted, record, numbers), ended_ns)
@@ -234,20 +241,30 @@ def _by_its_present_handle(wanted: Wanted, record: t.Any, numbers: dict[int, int
     return t.cast(Image, record)
 
 
-def _add(wanted: Wanted, record: Image) -> None:
+def _key(record: t.Any, keys: dict[t.Any, t.Any]) -> t.Any:
+    key = record.fs, record.handle
+    return keys.setdefault(key, key)
+
+
+def _place(record: Entry, keys: dict[t.Any, t.Any]) -> t.Any:
+    place = record.directory, record.name
+    return keys.setdefault(place, place)
+
+
+def _add(wanted: Wanted, record: Image, keys: dict[t.Any, t.Any]) -> None:
     _add_stored(wanted, record)
     if isinstance(record, Entry):
-        wanted.entries.setdefault((record.directory, record.name), record)
+        wanted.entries.setdefault(_place(record, keys), record)
     elif isinstance(record, Basic):
-        wanted.basics.setdefault((record.fs, record.handle), record)
+        wanted.basics.setdefault(_key(record, keys), record)
     elif isinstance(record, Keep):
-        wanted.keeps.setdefault((record.fs, record.handle), record)
+        wanted.keeps.setdefault(_key(record, keys), record)
     elif isinstance(record, Content):
-        wanted.contents.setdefault((record.fs, record.handle), record)
+        wanted.contents.setdefault(_key(record, keys), record)
     elif isinstance(record, Xattrs):
-        wanted.xattrs.setdefault((record.fs, record.handle), record)
+        wanted.xattrs.setdefault(_key(record, keys), record)
     elif isinstance(record, Flags):
-        wanted.flags.setdefault((record.fs, record.handle), record)
+        wanted.flags.setdefault(_key(record, keys), record)
     elif isinstance(record, Value):
         wanted.values.setdefault(record.path, record)
     elif isinstance(record, Dropped):
@@ -261,13 +278,13 @@ def _add_stored(wanted: Wanted, record: Image) -> None:
         wanted.stored.append((record.fs, b"%d" % record.number if record.how == LINK else b"c%d" % record.number))
 
 
-def _add_after(after: AfterDigest, record: Image) -> None:
+def _add_after(after: AfterDigest, record: Image, keys: dict[t.Any, t.Any]) -> None:
     if isinstance(record, (Entry, Basic, Keep, Content, Xattrs, Flags)):
         if record.handle:
-            key = record.fs, record.handle
+            key = _key(record, keys)
             after.touched[key] = after.touched.get(key, 0) | 1 << record.step
         if isinstance(record, Entry):
-            place = record.directory, record.name
+            place = _place(record, keys)
             after.named[place] = after.named.get(place, 0) | 1 << record.step
     elif isinstance(record, Left):
         bit = 1 << record.step

@@ -45,7 +45,8 @@ class Judge:
         self._wanted, self._after, self._reader = ground.wanted, ground.wanted.after, ground.reader
         self._found = Findings(clock_set_back_ns=ends.clock_set_back_ns())
         self._born = Born(ground, self._end, self.when)
-        self._wants = {(entry.fs, self._wanted.inode(entry.fs, entry.handle)) for entry in self._wanted.entries.values() if entry.mode}
+        directories = [entry for entry in self._wanted.entries.values() if stat.S_ISDIR(entry.mode)]
+        self._wants = {(entry.fs, self._wanted.inode(entry.fs, entry.handle)) for entry in directories}
 
     def look(self, only: collections.abc.Container[bytes] | None = None) -> Findings:
         """`only`: at these paths."""
