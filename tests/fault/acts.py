@@ -166,6 +166,9 @@ class Transaction:
             say(event="left", tree=tree.look(undo_random.BASE), count=self._faults.count)
             ask(op="commit", tx=self._tx, token=self._token, steps=[])
             say(event="committed", tree=tree.look(undo_random.BASE), count=self._faults.count)
+            self._faults.role(STEP)
+            os.chown("/tmp", 0, 0)  # a call to be struck at when the commit has been answered
+            self._faults.role(0)
         if self._shape not in ("commit", "savepoint and commit"):
             say(event="undo")
             done = ask(op="rollback", tx=self._tx)

@@ -45,6 +45,7 @@ PROGRAMMES = (
     Programme("corrupt", "Store corruption", ("ext4",), 0.05, 10000, "flip or cut"),
     Programme("random", "Random operation sequences", ("ext4", "xfs", "btrfs"), 0.07, 10000, "transaction"),
     Programme("order", "Order of writes, `durability: power`", ("ext4", "xfs"), 0.01, 1000, "call let run"),
+    Programme("process", "Power cuts, `durability: process`, measured", ("ext4", "xfs"), 0.03, 200, "power cut"),
     Programme("others", "Somebody else's change before the undo", ("ext4",), 0.01, 100, "change"),
 )
 

@@ -64,9 +64,11 @@ def _details(results: list[dict[str, Any]]) -> str:
     kinds = {name for one in results if one["programme"] == "kill" for name in one["counts"]["at"]}
     deep = ", ".join(f"{total('recovery', f'depth {depth}'):,} met {depth}" for depth in (3, 2, 1))
     passed = ", ".join(f"{total('corrupt', kind):,} {kind}" for kind in ("exact", "inexact, and said so", "refused", "silently wrong"))
+    process = ", ".join(f"{total('process', kind):,} {kind}" for kind in ("exact", "inexact, and said so", "inexact, and not said"))
     real = total("corrupt", "rolled back for real")
     return f"""Kill points: in {len(scenarios)} scenarios, at {len(kinds)} kinds of calls. Crashes in one recovery: {deep}.
 Errors: {total("error", "inexact, and said so"):,} undos said on the failing disk that they were not exact, and were when repeated.
+Power cuts with `durability: process`: {process}.
 Corruption: of {total("corrupt", "trials"):,}, {total("corrupt", "passed"):,} passed the checks; of these {real:,} were rolled back for
 real: {passed}."""
 
