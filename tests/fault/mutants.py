@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant(
         "I3",
         "the commit row comes before all is imaged and synced",
-        "error ext4",
+        "cut xfs",
         "transaction.py",
         "        self.seal()\n        self._note_survivors()\n",
         "        self.journal.set_state(self.id, states.COMMITTED)\n        self.seal()\n        self._note_survivors()\n",
