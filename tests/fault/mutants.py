@@ -160,8 +160,8 @@ MUTANTS = (
         "copies are not verified",
         "corrupt ext4",
         "copies.py",
-        '        return "its store is missing"\n',
-        '        return "its store is missing"\n    return ""\n',
+        'return "its contents are not what was stored" if image.data and now != image.data else ""',
+        'return ""',
     ),
     Mutant(
         "I7",
