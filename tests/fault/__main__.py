@@ -26,19 +26,20 @@ from programmes import PROGRAMMES, TOP, Result, Runner, engine_hash
 BUILD = TOP / ".build" / "fault"
 
 
-def record(result: Result) -> None:
-    with open(BUILD / f"{engine_hash()}.jsonl", "a", encoding="utf-8") as f:
+def record(result: Result, engine: str) -> None:
+    with open(BUILD / f"{engine}.jsonl", "a", encoding="utf-8") as f:
         f.write(json.dumps(result._asdict()) + "\n")
 
 
 def run_programmes(runner: Runner, only: set[str], first: int, seconds: float) -> bool:
+    engine = engine_hash(runner.copy / "engine")  # the sources may go on while this runs
     good, chosen = True, [one for one in PROGRAMMES if not only or one.name in only]
     shares = sum(one.share for one in chosen)
     for number, one in enumerate(chosen):
         for fs in one.file_systems:
             seed = first + 100_000 * number
             result = runner.run(one.name, fs, seed=seed, seconds=seconds * one.share / shares / len(one.file_systems))
-            record(result)
+            record(result, engine)
             good &= result.good
             counts = result.counts
             print(f"{one.name:9} {fs:6} seed {seed}: {counts.get('points', 0)} points, {counts.get('wrong', '?')} wrong", flush=True)
