@@ -27,7 +27,7 @@ from corrupt import Corruption
 from faults import Fault, Faults
 from programmes import PROGRAMMES
 from small import SmallHost, enter_namespace
-from trials import Outcome, Trial
+from trials import GoesWrong, Outcome, Trial
 
 #: faults for each seed: the seed's own calls are counted once for all of them
 PER_SEED = 8
@@ -69,7 +69,11 @@ class Sweep:
         if self._programme in ("order", "others"):
             return self._single(seed, scenario)
         chosen, wrong = random.Random(seed), []
-        calls = self._trial(seed, scenario).calls()
+        try:
+            calls = self._trial(seed, scenario).calls()
+        except GoesWrong as error:
+            self.total["wrong"] += 1
+            return [{"seed": seed, "scenario": scenario, "problems": [str(error)]}]
         self.total["transactions"] += 1
         for _point in range(points):
             fault, recoveries, boot = self._draw(chosen, calls)

@@ -19,6 +19,10 @@ from tree import differences
 POWER_CUTS = (f.POWER, f.HALF_POWER)
 
 
+class GoesWrong(Exception):
+    """A transaction to which nothing happened."""
+
+
 class Outcome(NamedTuple):
     """`points`: faults that were met; `after`: those of them in recoveries (of errors: undos that said that they were not exact, and were
     when repeated); `problems`: nothing when all is as it must be; `at`: the calls at which the faults were."""
@@ -46,7 +50,7 @@ class Trial:
         problems = self._judge(said, self._look(), undisturbed=True)
         end = said.get("end")
         if problems or end is None:
-            raise AssertionError(f"seed {self._seed} {self._scenario}: goes wrong by itself: {problems} {said.events[-1:]} {said.errors}")
+            raise GoesWrong(f"without a fault: {problems} {said.events[-1:]} {said.errors}")
         return names
 
     def crash(self, fault: Fault, recoveries: list[Fault], *, boot: bool) -> Outcome:
