@@ -78,8 +78,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         journal.drop_notes(tx, kind)
     store = Store(tx, durable=is_durable(value))
     try:
-        wanted, log, cut = _read_log(journal, tx)
-        _verify_copies(journal, value, store, wanted)
+        wanted, log, cut = _read_log(journal, tx, store)
     except JournalDamaged as error:
         store.close()
         journal.note(tx, DIFFERS, str(error))
@@ -179,30 +178,29 @@ def _counted(journal: Journal, tx: str) -> dict[int, int]:
     return {step.n: step.paths for step in known.steps} if known is not None and known.state == states.ABORTING else {}
 
 
-def _read_log(journal: Journal, tx: str) -> tuple[Wanted, Writer, bool]:
-    """The log, verified (I7), and whether its end may be missing. After a power cut what follows its last whole record was never relied on;
-    with `durability: process` HEAD may even lead it: what is whole is undone, and that it may not be all is said."""
+def _read_log(journal: Journal, tx: str, store: Store) -> tuple[Wanted, Writer, bool]:
+    """The log and its copies, verified (I7), and whether the log's end may be missing. After a power cut what follows its last whole record
+    was never relied on; with `durability: process` HEAD may even lead it, and copies may be gone too: what is whole is undone, and that it
+    may not be all is said."""
     directory, value = directory_of(tx), journal.get(tx)
     same_boot = value.boot_id == boot_id()
     if not same_boot and is_durable(value):
         wanted = read(directory, after_power_cut=True, synced=True)
+        copies.verify(store, wanted)
         return wanted, Writer.resume(directory, after_power_cut=True, synced=True), False
+    cut = False
     try:
-        return read(directory), Writer.resume(directory), False
+        wanted = read(directory)
     except JournalDamaged:
         if same_boot:
             raise
-        found = read(directory, after_power_cut=True), Writer.resume(directory, after_power_cut=True)
+        cut, wanted = True, read(directory, after_power_cut=True)
         journal.note(tx, DIFFERS, "the host lost power: changes of the last seconds before it may have no image, and are then not undone")
-        return (*found, True)
-
-
-def _verify_copies(journal: Journal, value: Transaction, store: Store, wanted: Wanted) -> None:
-    """With `durability: process` a power cut may have taken copies, as it may have taken the log's end: that is said."""
-    if value.boot_id == boot_id() or is_durable(value):
+    if same_boot:
         copies.verify(store, wanted)
-    for sentence in copies.damaged(store, wanted):
-        journal.note(value.id, DIFFERS, sentence)
+    for sentence in copies.damaged(store, wanted) if not same_boot else ():
+        journal.note(tx, DIFFERS, sentence)
+    return wanted, Writer.resume(directory, after_power_cut=cut), cut
 
 
 def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner) -> Summary:

@@ -29,23 +29,24 @@ def keep(ground: Ground, fs: int, fd: int, path: bytes) -> str:
         try:
             for part in (top, *parts[:-1]):
                 folder = _enter(folder, part)
-            with contextlib.suppress(FileExistsError):
-                _copy(fd, folder, parts[-1])
-                made = ground.file_systems[fs].path_of(folder) + b"/" + parts[-1]
-                os.fsync(folder)
-                return os.fsdecode(made)
+            _copy(fd, folder, parts[-1])
+            made = ground.file_systems[fs].path_of(folder) + b"/" + parts[-1]
+            os.fsync(folder)
+            return os.fsdecode(made)
+        except (FileExistsError, NotADirectoryError):
+            continue  # an earlier copy, of it or of what then stood above it
         finally:
             os.close(folder)
     return ""
 
 
 def _enter(folder: int, part: bytes) -> int:
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(part, 0o700, dir_fd=folder)
-        return os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    finally:
-        os.close(folder)
+    """The caller's `folder` is closed when there is another one in its stead, and stays his when this raises."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(part, 0o700, dir_fd=folder)
+    child = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    os.close(folder)
+    return child
 
 
 def _copy(fd: int, folder: int, name: bytes) -> None:
