@@ -64,8 +64,8 @@ MUTANTS = (
         "the latest image wins",
         "random ext4",
         "wanted.py",
-        "        wanted.contents.setdefault((record.fs, record.handle), record)",
-        "        wanted.contents[record.fs, record.handle] = record",
+        "        wanted.contents.setdefault(_key(record, keys), record)",
+        "        wanted.contents[_key(record, keys)] = record",
     ),
     Mutant(
         "I2",
