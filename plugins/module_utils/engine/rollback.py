@@ -21,7 +21,7 @@ import os
 import time
 import typing as t
 
-from . import compensations, copies, states
+from . import compensations, copies, shutdown, states
 from .afterdigest import clock_offset_ns, now_ns
 from .drift.ends import StepTimes
 from .drift.settle import About, Settled
@@ -39,6 +39,11 @@ from .transaction import OpenTransaction, boot_id, directory_of, is_durable
 from .undo import undo
 from .undolog import Writer
 from .wanted import AfterDigest, Wanted, read
+
+_CUT = (
+    "the host went down without an orderly shutdown, and with 'durability: process' changes of the last seconds before may have no image: "
+    "what has one is as before, the rest is unknown"
+)
 
 
 class Manner(t.NamedTuple):
@@ -72,6 +77,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     after_commit = value.state == states.COMMITTED
     if after_commit:
         _refuse_overtaken(journal, tx)
+        shutdown.mark(directory_of(tx), value.boot_id)  # the commit had synced it all
     if value.state != states.UNDO_FAILED:  # tried again: it stays that, until it is exact
         journal.set_state(tx, states.ABORTING, reason=manner.reason)
     for kind in (DIFFERS, MOOT):
@@ -181,20 +187,20 @@ def _counted(journal: Journal, tx: str) -> dict[int, int]:
 
 def _read_log(journal: Journal, tx: str) -> tuple[Wanted, Writer, bool]:
     """The log, verified (I7), and whether its end may be missing. After a power cut what follows its last whole record was never relied on;
-    with `durability: process` HEAD may even lead it: what is whole is undone, and that it may not be all is said."""
+    with `durability: process` HEAD may even lead it, and changes may have reached the disk of which the log says nothing: what is whole is
+    undone, and that it may not be all is said."""
     directory, value = directory_of(tx), journal.get(tx)
     same_boot = value.boot_id == boot_id()
     if not same_boot and is_durable(value):
         wanted = read(directory, after_power_cut=True, synced=True)
         return wanted, Writer.resume(directory, after_power_cut=True, synced=True), False
+    if same_boot or shutdown.was_clean(directory, value.boot_id):
+        return read(directory), Writer.resume(directory), False
+    journal.note(tx, DIFFERS, _CUT)
     try:
         return read(directory), Writer.resume(directory), False
     except JournalDamaged:
-        if same_boot:
-            raise
-        found = read(directory, after_power_cut=True), Writer.resume(directory, after_power_cut=True)
-        journal.note(tx, DIFFERS, "the host lost power: changes of the last seconds before it may have no image, and are then not undone")
-        return (*found, True)
+        return read(directory, after_power_cut=True), Writer.resume(directory, after_power_cut=True), True
 
 
 def _verify_copies(journal: Journal, value: Transaction, store: Store, wanted: Wanted) -> None:
@@ -271,7 +277,7 @@ def _undo(
                 left=left,
                 since=since,
                 spared=settled.paths(),
-                rebooted=value.boot_id != boot_id(),
+                rebooted=value.boot_id != boot_id() or shutdown.was_rebooted(directory_of(tx)),
                 at_boot=at_boot,
                 attic="%s/store/%s" % (STATE, tx),
             )
