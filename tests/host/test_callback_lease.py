@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plays and their lease: long tasks, lost controllers, hosts that nobody can log in to, planned reboots. See also tests/fault/deadman.py."""
+"""Plays and their lease: long tasks, lost controllers, hosts that nobody can log in to, planned reboots. See tests/fault/deadman.py."""
 
 from __future__ import annotations
 

@@ -131,3 +131,20 @@ def test_a_late_commit_is_refused(rig: Rig) -> None:
     rig.begin()
     assert rig.ctl("commit", tx=tx, token=rig.token, steps=[]).error["class"] == "wrong-transaction"
     assert rig.state_now() == "ACTIVE"
+
+
+def test_verify_finds_a_missing_image(rig: Rig) -> None:
+    rig.sh("seq 100000 > big; echo x > small; touch gone")
+    rig.begin()
+    rig.step("echo more >> big; mv small other; rm gone")
+    rig.commit()
+    assert rig.ctl("verify", rig.tx).json["transactions"] == 1
+    store = f"/var/lib/acid/store/{rig.tx}"
+    names = rig.sh(f"cd {store}; ls").out.split()
+    assert names
+    for name in names:
+        rig.sh(f"mv {store}/{name} /var/lib/acid/aside")
+        assert rig.ctl("verify", rig.tx).error["class"] == "journal-damaged", name
+        rig.sh(f"mv /var/lib/acid/aside {store}/{name}")
+    assert rig.ctl("verify").code == 0
+    rig.ctl("rollback", tx=rig.tx)

@@ -12,16 +12,14 @@ import os
 import sys
 import typing as t
 
-from .. import copies, health, recovery, retention, states, units
+from .. import health, recovery, retention, states, units, verify
 from ..drift.verdict import POLICIES
 from ..errors import AcidError, AgentUnavailable, NoTransaction, NotRoot, Usage, WrongState
 from ..journal import PATH, Journal
 from ..model import Summary
 from ..probes.registry import Probes, choose
 from ..rollback import Manner, roll_back
-from ..store import Store
-from ..transaction import directory_of, own_hash
-from ..wanted import read
+from ..transaction import own_hash
 from . import client, debts
 
 Answer = dict[str, t.Any]
@@ -263,16 +261,9 @@ def _resolve(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     journal = _journal()
     journal.verify()
-    records = 0
-    chosen = [value.id for value in journal.transactions() if value.images and arguments.tx in ("", value.id)]
-    for tx in chosen:
-        wanted, store = read(directory_of(tx)), Store(tx)
-        try:
-            copies.verify(store, wanted)
-        finally:
-            store.close()
-        records += wanted.records
-    return show(arguments, {"transactions": len(chosen), "records": records})
+    chosen = [journal.get(arguments.tx)] if arguments.tx else journal.transactions()
+    records = {value.id: verify.check(value) for value in chosen if value.images}
+    return show(arguments, {"transactions": len(records), "records": sum(records.values())})
 
 
 def _gc(arguments: argparse.Namespace) -> int:
