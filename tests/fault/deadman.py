@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Hosts that lose their controller in a play, and have to be as before by the end of their lease + 5 s.
 
-    python tests/fault/deadman.py --lab NAME --hosts 3 --count 10 [--kinds kill,stop,link,locked] [--lease 10] [--seed N]
+    python tests/fault/deadman.py --lab NAME --hosts 3 --count 10 [--kinds kill,stop,link,locked,broken] [--lease 10] [--seed N]
     python tests/fault/deadman.py --lab NAME --hosts 2 --kinds reboot,planned --count 5
 
     kill      the controller gets SIGKILL                 stop      SIGSTOP, and later goes on: it must hear that it is too late
     link      the host's network goes away                locked    the play stops sshd, over connections that are not shared
+    broken    the play breaks sshd's configuration, over a shared connection, which lives on until the commit
     reboot    SIGKILL, then an orderly reboot of the host  planned   ansible.builtin.reboot in the play, which goes on and fails or commits
 
 Each host runs one trial after the other; the hosts run at the same time. The oracle is the lab's. One line of JSON for each trial, and a
@@ -38,7 +39,7 @@ from acidlab.oracle.compare import compare
 from acidlab.run import run
 
 LATE = 5.0
-KINDS = ("kill", "stop", "link", "locked", "reboot", "planned")
+KINDS = ("kill", "stop", "link", "locked", "broken", "reboot", "planned")
 
 CHANGES = """
     - copy: {content: "one\\n", dest: /etc/deadman, mode: "0644"}
@@ -49,10 +50,12 @@ CHANGES = """
 """
 HOLD = "    - shell: touch /srv/hold; sleep 300\n"
 AFTER = {
+    "warm": "",
     "kill": HOLD,
     "stop": HOLD,
     "link": HOLD,
     "locked": "    - shell: touch /srv/hold; systemctl stop ssh.socket ssh.service\n    - command: 'true'\n",
+    "broken": "    - shell: echo Nonsense yes >> /etc/ssh/sshd_config; touch /srv/hold; systemctl restart ssh.service || true\n",
     "reboot": HOLD,
     "planned": "    - reboot: {{reboot_timeout: 60}}\n    - lineinfile: {{path: /etc/deadman, line: after}}\n    - command: {last}\n",
 }
@@ -94,6 +97,13 @@ class Trial:
         if self.problems:
             self.problems.append(self._said[-1500:])
 
+    def warm(self) -> None:
+        """The engine, and Ansible's own folders, are there when the first trial begins."""
+        controller = self._controller()
+        if controller.wait(timeout=120):
+            raise LookupError(self._output.read_text())
+        self._inside(["acidctl", "rollback", self._journal()[0]["tx"]])
+
     # -- the play --------------------------------------------------------------------------------------------------------
 
     def _controller(self) -> subprocess.Popen[str]:
@@ -111,7 +121,7 @@ class Trial:
             "ANSIBLE_CALLBACKS_ENABLED": "acid.host.transaction",
         }
         if self.kind == "locked":
-            environment["ANSIBLE_SSH_ARGS"] = "-C"
+            environment["ANSIBLE_SSH_ARGS"] = "-o ControlMaster=no -o ControlPath=none"
         argv = [str(TOP / ".build/venv/bin/ansible-playbook"), "-i", str(self._folder / "inventory.json"), str(self._folder / "play.yml")]
         self._output = self._folder / "output"
         with open(self._output, "w", encoding="utf-8") as output:
@@ -138,7 +148,7 @@ class Trial:
     # -- the loss --------------------------------------------------------------------------------------------------------
 
     def _lose(self, controller: subprocess.Popen[str]) -> None:
-        if self.kind != "locked":
+        if self.kind not in ("locked", "broken"):
             time.sleep(self._chosen.random() * self._lease * 0.6)
         if self.kind in ("kill", "reboot"):
             controller.kill()
@@ -152,7 +162,7 @@ class Trial:
             self._wait_for_end(time.clock_gettime(time.CLOCK_BOOTTIME))
             return
         opened = json.loads(self._inside(["acidctl", "info", "--json"]))["open"]
-        if opened is None and self.kind != "locked":
+        if opened is None and self.kind not in ("locked", "broken"):
             raise LookupError("the transaction has ended already")
         self._wait_for_end(opened["deadline"] if opened else time.clock_gettime(time.CLOCK_BOOTTIME))
         if self.kind == "stop":
@@ -187,7 +197,7 @@ def main() -> int:
     parser.add_argument("--lab", default="deadman")
     parser.add_argument("--hosts", type=int, default=3)
     parser.add_argument("--count", type=int, default=3, help="trials of each host")
-    parser.add_argument("--kinds", default="kill,stop,link,locked")
+    parser.add_argument("--kinds", default="kill,stop,link,locked,broken")
     parser.add_argument("--lease", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -198,6 +208,7 @@ def main() -> int:
     lock = threading.Lock()
 
     def host_runs(number: int, host: Host, folder: Path) -> None:
+        Trial(host, "warm", 0, arguments.lease, folder).warm()
         for turn in range(arguments.count):
             which = turn * len(known) + number
             trial = Trial(host, kinds[which % len(kinds)], first + which, arguments.lease, folder)
