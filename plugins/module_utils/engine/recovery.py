@@ -11,7 +11,7 @@ import os
 import time
 import typing as t
 
-from . import cgroups, deadman, shutdown, states
+from . import cgroups, deadman, lease, shutdown, states
 from .commands import run
 from .journal import Journal
 from .model import Summary, Transaction
@@ -56,13 +56,13 @@ def kill_leftovers(journal: Journal, tx: str) -> None:
 
 def goes_on(journal: Journal, value: Transaction) -> bool:
     """In another boot than the transaction's: whether this is the reboot that it waits for (I8). Then it is of this boot from now on, and
-    has the planned time from the boot's start on."""
+    has the planned time again, from now on."""
     directory = directory_of(value.id)
     if value.state != states.WAITING_REBOOT or not (is_durable(value) or shutdown.was_clean(directory, value.boot_id)):
         return False
     shutdown.note_boot(directory)
     shutdown.mark(directory, boot_id())  # nothing is let happen before its controller is back, so that another reboot would be no harm
-    journal.go_on(value.id, boot_id=boot_id(), deadline=shutdown.planned(directory))
+    journal.go_on(value.id, boot_id=boot_id(), deadline=lease.now() + shutdown.planned(directory))
     return True
 
 

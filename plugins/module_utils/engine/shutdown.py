@@ -3,7 +3,7 @@
 """How a boot ended with a transaction open, as the next boot finds it in the transaction's directory. All of it is on the disk at once.
 
     clean      the boot id: the log and all file systems had been synced, and nothing was let happen after that
-    reboot     seconds that a planned reboot may take, counted from the start of the boot that follows it
+    reboot     seconds that a planned reboot may take, counted anew in the boot that follows it
     rebooted   the transaction has seen more than one boot
 
 Without `clean` the boot ended by a crash or a power cut, and with `durability: process` changes of its last seconds may have no image.
