@@ -71,6 +71,7 @@ def test_a_planned_reboot(warm_hosts, fails):
     text = run.stdout + run.stderr
     assert warm_hosts.ssh("h1", "cat /proc/sys/kernel/random/boot_id") != boot
     assert (run.rc, run.outcome("h1")) == ((2, "rolled back") if fails else (0, "committed")), text
+    assert run.stdout.count("changed: [h1]") == 4, text
     if not fails:
         assert warm_hosts.ssh("h1", "cat /etc/lease /etc/lease-two") == "one\ntwo\n"
         warm_hosts.ssh("h1", f"acidctl rollback {warm_hosts.journal('h1')[0]['tx']}")

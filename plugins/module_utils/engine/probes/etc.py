@@ -124,7 +124,8 @@ class Etc(Probe):
                 continue
             touched.add(os.path.dirname(path))
             outcome += self._converge(path, old, new, twins, circumstances)
-        for path in _in_between(self._trees, then):
+        trees = [tree for tree in self._trees if not (circumstances.rebooted and _in_run(tree))]
+        for path in _in_between(trees, then):
             if (now_there := read(path)) is not None and self._in_time(path, now_there.ctime_ns, circumstances):
                 with contextlib.suppress(OSError):
                     os.rmdir(path)
