@@ -148,3 +148,32 @@ def test_verify_finds_a_missing_image(rig: Rig) -> None:
         rig.sh(f"mv /var/lib/acid/aside {store}/{name}")
     assert rig.ctl("verify").code == 0
     rig.ctl("rollback", tx=rig.tx)
+
+
+def test_a_silent_holder_is_not_robbed_before_its_lease_ends(rig: Rig) -> None:
+    rig.begin(confirm_timeout=3)
+    rig.step("echo x > x")
+    old, token = rig.argv(["touch", f"{rig.root}/late"]), rig.token
+    assert rig.try_begin(name="other").error["class"] == "busy"
+    rig.wait_for("ABORTED", 3 + LATE)
+    rig.begin()
+    assert rig.token > token
+    assert rig.run(*old).code == 97
+    assert rig.sh("ls").out == ""
+    rig.rollback()
+
+
+def test_somebody_elses_apt_is_waited_for(rig: Rig) -> None:
+    rig.sh("dpkg --purge acid-demo 2>/dev/null; true")
+    before = rig.sh("cat /var/lib/dpkg/status").out
+    rig.begin()
+    rig.step("dpkg -i /srv/repo/acid-demo_1.0*.deb || dpkg -i $(find /srv/repo -name 'acid-demo_1.0*.deb' | head -1)")
+    take = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'a'); fcntl.lockf(f, fcntl.LOCK_EX); "
+    take += "open('/run/held', 'w'); time.sleep(4)"
+    rig.start(f'python3 -c "{take}"')
+    rig.sh("until [ -e /run/held ]; do sleep 0.05; done; rm /run/held")
+    start = time.monotonic()
+    rig.rollback()
+    assert time.monotonic() - start > 3
+    assert rig.sh("cat /var/lib/dpkg/status").out == before
+    assert rig.sh("dpkg --audit").out == ""

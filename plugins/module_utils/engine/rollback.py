@@ -21,7 +21,7 @@ import os
 import time
 import typing as t
 
-from . import compensations, copies, shutdown, states
+from . import compensations, copies, packagelocks, shutdown, states
 from .afterdigest import clock_offset_ns, now_ns
 from .drift.ends import StepTimes
 from .drift.settle import About, Settled
@@ -103,7 +103,8 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         return _undo(journal, tx, goal, store, log, settled, epoch=epoch, after_commit=after_commit, at_boot=manner.at_boot)
 
     try:
-        settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
+        with packagelocks.held(wanted):  # what a package manager that runs now will change is judged when it has done it
+            settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
         wanted.after = AfterDigest()  # judged by now
         del wanted
         units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
@@ -285,7 +286,7 @@ def _undo(
     for probe in probes.before_files():
         if probe.name in before:
             outcome += _half(probe.before_files, before[probe.name], about[probe.name])
-    with settled.accounts(wanted):
+    with settled.accounts(wanted), packagelocks.held(wanted):
         files = undo(store, log, wanted, epoch=epoch, held=settled.held())
     for probe in probes.after_files():
         if probe.name in before:
