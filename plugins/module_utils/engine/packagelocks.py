@@ -5,8 +5,9 @@
     with held(wanted):      where the undo is about to change one
         ...
 
-Nobody is waited for longer than PATIENCE: what he has changed by then is drift, and treated as such (I5). Locks of open file
-descriptions: a plain one would go as soon as any descriptor of the file is closed in this process. They exclude the plain ones of dpkg and rpm.
+Nobody is waited for longer than PATIENCE: what he has changed by then is drift, and treated as such (I5).
+Locks of open file descriptions: a plain one would go as soon as any descriptor of the file is closed in this process. They exclude the
+plain ones of dpkg and rpm.
 """
 
 from __future__ import annotations
