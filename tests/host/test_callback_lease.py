@@ -21,6 +21,7 @@ def wait_until(found, seconds: float) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.exact
 def test_long_tasks_and_idle_hosts_are_no_silence(warm_hosts):
     """Longer than the lease: a task of h1 that h2 waits for, and a pause of the controller."""
     long = f"    - command: sleep {LEASE + 3}\n      when: inventory_hostname == 'h1'\n    - pause: {{seconds: {LEASE + 1}}}\n"
@@ -30,7 +31,7 @@ def test_long_tasks_and_idle_hosts_are_no_silence(warm_hosts):
         warm_hosts.ssh(host, f"acidctl rollback {warm_hosts.journal(host)[0]['tx']}")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGKILL, marks=pytest.mark.exact), signal.SIGSTOP])
 def test_a_controller_that_is_gone_in_a_long_step(warm_hosts, signum):
     before = {host: warm_hosts.state(host, "before") for host in ("h1", "h2")}
     process = subprocess.Popen(
@@ -62,7 +63,7 @@ def test_a_commit_needs_a_login_that_works(warm_hosts):
     assert warm_hosts.differences(before, warm_hosts.state("h1", "after")) == ""
 
 
-@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("fails", [True, pytest.param(False, marks=pytest.mark.exact)])
 def test_a_planned_reboot(warm_hosts, fails):
     before = warm_hosts.state("h1", "before")
     boot = warm_hosts.ssh("h1", "cat /proc/sys/kernel/random/boot_id")

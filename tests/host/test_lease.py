@@ -77,7 +77,9 @@ def test_the_deadline_survives_the_agent(rig: Rig) -> None:
     assert rig.changed(before) == []
 
 
-@pytest.mark.parametrize("what", ["stopped", "hung", "unstartable"])
+@pytest.mark.parametrize(
+    "what", [pytest.param("stopped", marks=pytest.mark.exact), "hung", pytest.param("unstartable", marks=pytest.mark.exact)]
+)
 def test_the_timer_behind_the_agent(rig: Rig, what: str) -> None:
     before = rig.look()
     rig.begin(confirm_timeout=3)
@@ -99,6 +101,7 @@ def test_the_timer_behind_the_agent(rig: Rig, what: str) -> None:
     assert rig.changed(before) == []
 
 
+@pytest.mark.exact
 def test_the_timer_is_set_anew_and_goes_with_the_transaction(rig: Rig) -> None:
     rig.begin(confirm_timeout=2)
     first = timers(rig)
@@ -112,6 +115,7 @@ def test_the_timer_is_set_anew_and_goes_with_the_transaction(rig: Rig) -> None:
     rig.sh(f"for n in $(seq 50); do {gone}; sleep 0.1; done; exit 1")
 
 
+@pytest.mark.exact
 def test_a_client_that_hangs_does_not_hold_the_lease(rig: Rig) -> None:
     rig.begin(confirm_timeout=2)
     hang = (
