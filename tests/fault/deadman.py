@@ -3,6 +3,7 @@
 
     python tests/fault/deadman.py --lab NAME --hosts 3 --count 10 [--kinds kill,stop,link,locked,broken] [--lease 10] [--seed N]
     python tests/fault/deadman.py --lab NAME --hosts 2 --kinds reboot,planned --count 5
+    python tests/fault/deadman.py --lab NAME --hosts 2 --healthy 100      transactions of each host that must not end by themselves
 
     kill      the controller gets SIGKILL                 stop      SIGSTOP, and later goes on: it must hear that it is too late
     link      the host's network goes away                locked    the play stops sshd, over connections that are not shared
@@ -192,6 +193,27 @@ class Trial:
         return ssh.inside(self._host, argv).stdout.decode()
 
 
+def healthy(hosts: list[Host], count: int, seed: int, lease: int) -> int:
+    """Without ansible-playbook, which would take most of the time: what is looked for is an undo that nobody wanted."""
+    program = (Path(__file__).resolve().parent / "inhost_healthy.py").read_text()
+    found = []
+    for number, host in enumerate(hosts):
+        argv = ssh.argv(host, ["python3", "-I", "-", str(seed + number), str(count), str(lease)])
+        found.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert found[-1].stdin is not None
+        found[-1].stdin.write(program)
+        found[-1].stdin.close()
+    bad = 0
+    for host, process in zip(hosts, found):
+        assert process.stdout is not None
+        told = json.loads(process.stdout.read())
+        process.wait()
+        bad += count - told["committed"]
+        print(json.dumps({"host": host.name, **told}), flush=True)
+    print(json.dumps({"seed": seed, "transactions": count * len(hosts), "false": bad}))
+    return 1 if bad else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lab", default="deadman")
@@ -200,10 +222,13 @@ def main() -> int:
     parser.add_argument("--kinds", default="kill,stop,link,locked,broken")
     parser.add_argument("--lease", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--healthy", type=int, default=0)
     arguments = parser.parse_args()
     first = arguments.seed or random.SystemRandom().randrange(1, 1 << 30)
     kinds = arguments.kinds.split(",")
     known = registry.hosts(registry.find_lab(arguments.lab))[: arguments.hosts]
+    if arguments.healthy:
+        return healthy(known, arguments.healthy, first, min(arguments.lease, 2))
     done: list[Trial] = []
     lock = threading.Lock()
 
