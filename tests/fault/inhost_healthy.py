@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs on a host: transactions whose steps take longer than their lease, with a word of the controller each third of it. None may end by itself.
+"""Runs on a host: transactions that take longer than their lease, with a word of the controller each third of it. None may end by itself.
 
 python3 -I - SEED COUNT LEASE      ->  one line of JSON: {"committed": n, "false": [what became of the others]}
 """
