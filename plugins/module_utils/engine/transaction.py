@@ -366,7 +366,7 @@ class OpenTransaction:
     def shut_down(self) -> None:
         """The agent is told to end with the transaction open: all that has happened is on the disk, and says so, when this returns."""
         with self.lock:
-            self.doomed = self.doomed or "its agent was told to end"  # for steps that are about to start; the next agent knows nothing of it
+            self.doomed = self.doomed or "its agent was told to end"  # for steps about to start; the next agent knows nothing of it
             for tracer in self.tracers:
                 tracer.mode = REFUSE
             self.capture.settle()
