@@ -78,6 +78,18 @@ def test_killed_between_steps(rig: Rig) -> None:
     assert rig.changed(before) == []
 
 
+def test_what_both_agents_saw_has_the_image_of_the_first(rig: Rig) -> None:
+    rig.sh("mkdir d; echo old > d/old")
+    before = rig.look()
+    rig.begin()
+    rig.step("echo 1 > d/new; echo 1 > d/other; mv d/other d/old")
+    rig.savepoint("sealed")
+    rig.sh(KILL)
+    rig.step("echo 2 > d/x; mv d/x d/new; echo 2 > d/y; mv d/y d/old; mkdir e; mv d/old e")
+    rig.rollback()
+    assert rig.changed(before) == []
+
+
 def test_killed_in_a_rollback(rig: Rig) -> None:
     """The next agent does it again, from the start; that is no harm."""
     rig.sh(TREE)
