@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The lease: how long a host waits for its controller before it rolls back by itself.
+"""The lease: how long a host waits for its controller before it rolls back by itself (I6).
 
     TICKING -> TICKING  [renew: every request, every step's begin and end, the controller's heartbeat]
     TICKING -> OFF      [cancel: a person takes over the watch]        OFF -> TICKING  [renew(asked=True): `acidctl confirm`]
