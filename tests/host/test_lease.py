@@ -168,10 +168,10 @@ def test_a_silent_holder_is_not_robbed_before_its_lease_ends(rig: Rig) -> None:
 
 
 def test_somebody_elses_apt_is_waited_for(rig: Rig) -> None:
-    rig.sh("dpkg --purge acid-demo 2>/dev/null; true")
+    rig.sh("dpkg --purge acid-dep 2>/dev/null; true")
     before = rig.sh("cat /var/lib/dpkg/status").out
     rig.begin()
-    rig.step("dpkg -i /srv/repo/acid-demo_1.0*.deb || dpkg -i $(find /srv/repo -name 'acid-demo_1.0*.deb' | head -1)")
+    rig.step("dpkg -i /srv/repo/apt/acid-dep_1.0_all.deb")
     take = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'a'); fcntl.lockf(f, fcntl.LOCK_EX); "
     take += "open('/run/held', 'w'); time.sleep(4)"
     rig.start(f'python3 -c "{take}"')
