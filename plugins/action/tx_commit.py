@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.acid.host.plugins.plugin_utils import lifecycle
+from ansible_collections.acid.host.plugins.plugin_utils import connections, lifecycle
 from ansible_collections.acid.host.plugins.plugin_utils.tx_action import TxAction
 
 
@@ -19,5 +19,6 @@ class ActionModule(TxAction):
         transaction = self.required_transaction(task_vars, purpose="commit")
         if arguments["_held_by"] != transaction.held_by:
             self.only_explicit(transaction)
+        connections.make_fresh(self._connection)
         summary = lifecycle.end(self, task_vars, transaction, outcome=lifecycle.COMMITTED)
         return {"changed": False, "summary": summary, "tx": transaction.tx}

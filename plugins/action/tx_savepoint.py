@@ -19,8 +19,9 @@ class ActionModule(TxAction):
         if self._task.check_mode:
             return {"changed": False, "skipped": True, "msg": "No transaction is open in check mode; there is nowhere to set a savepoint."}
         transaction = self.required_transaction(task_vars, purpose="set a savepoint in")
-        if arguments["_verb"]:  # said for a task that is delegated elsewhere (own_host.py)
-            request = json.loads(base64.b64decode(arguments["_request"]))
+        if arguments["_verb"]:  # for a task that is delegated elsewhere (own_host.py), and for the heartbeat
+            known = {"tx": transaction.tx, "token": transaction.token}
+            request = {**known, **json.loads(base64.b64decode(arguments["_request"]))}
             return {"changed": False, "answer": lifecycle.call(self, task_vars, transaction, arguments["_verb"], request)}
         answer = lifecycle.savepoint(self, task_vars, transaction, name=arguments["name"])
         return {"changed": False, "savepoint": answer.get("savepoint"), "epoch": answer.get("epoch"), "tx": transaction.tx}

@@ -18,6 +18,8 @@ from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 
 from . import fence, forecast, inner_play, reports
+from .heartbeat import Heartbeat
+from .hostcommand import encode
 from .interrupts import Terminated
 from .ledger import BYPASSED, ENDED, OUTSIDE, STEP, Ledger, OpenTransaction
 from .options import Options
@@ -62,6 +64,14 @@ class Batch:
                     self._mark_failed(host)
         stats = self._tqm._stats
         self._before = {host: (stats.failures.get(host, 0), stats.dark.get(host, 0)) for host in self.plans}
+
+    def heartbeat(self) -> Heartbeat:
+        """To be entered when all have begun; a host that begins later is looked after as well."""
+        said = {"name": "-", "_verb": "confirm", "_request": encode({"beat": True})}
+        return Heartbeat(
+            {host: options.confirm_timeout for host, options in self.plans.items() if host not in self._refused},
+            beat=lambda hosts: self._on_hosts(hosts, "tx_savepoint", said),
+        )
 
     def settle(self, *, stopped: str = "") -> list[reports.Report]:
         """End every open transaction: all are undone when the play was `stopped` (a reason), else as each host's verdict says."""

@@ -38,6 +38,14 @@ def short_name(connection: Any) -> str:
     return name.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
 
 
+def make_fresh(connection: Any) -> None:
+    """What the connection runs from here on needs a new authentication, by the same route: so that a host which nobody can log in to any
+    more is not committed. Only ssh shares a connection between tasks; the others make one for each."""
+    if short_name(connection) == "ssh":
+        # ssh takes the first value that it is given.
+        connection.set_option("ssh_args", f"-o ControlPath=none -o ControlMaster=no {connection.get_option('ssh_args') or ''}".rstrip())
+
+
 def address_of(action: Any) -> str:
     """Where the action's connection leads: the same name with another address is another host."""
     return str(action._get_remote_addr({}) or "")

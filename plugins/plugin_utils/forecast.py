@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from . import effects, walk
 from .fence import module_of
+from .special_tasks import REBOOT
 from .tasks import OWN_ACTIONS, WITHOUT_PYTHON, action_name
 
 TEMPLATE = ("{{", "{%")
@@ -48,8 +49,8 @@ def undo_of(task: Any, hosts: Collection[str], *, connection: str = "") -> Undo:
         return Undo(COMPENSATION, _names_of(variables["acid_compensate"]))
     if found is not None and found.effect == effects.NONE:
         return Undo(NOTHING, "it only looks")
-    if found is not None and found.effect == "boot" and not outside:
-        return Undo(REFUSED, "a reboot belongs into a play of its own, with 'acid_transaction: false'")
+    if found is not None and found.effect == "boot" and not outside and module != REBOOT:
+        return Undo(REFUSED, "it belongs into a play of its own, with 'acid_transaction: false'")
     on = f" on {target} (delegate_to)" if outside else ""
     if found is not None:
         return Undo(IRREVERSIBLE, f"{module}{on}: {found.why}", depends=found.depends)

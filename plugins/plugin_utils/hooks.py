@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from ansible import context
@@ -79,9 +80,10 @@ class Hooks:
         batch = Batch(tqm, play, plans, run_play=run_play)
         result: Any = None
         error: BaseException | None = None
-        with Interrupts(tqm) as interrupts:
+        with Interrupts(tqm) as interrupts, ExitStack() as until_settled:
             try:
                 batch.begin()
+                until_settled.enter_context(batch.heartbeat())
                 result = run_play(tqm, play)
             except BaseException as raised:
                 error = raised

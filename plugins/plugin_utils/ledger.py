@@ -78,6 +78,13 @@ class Ledger:
         finally:
             os.close(descriptor)
 
+    def written(self, host: str) -> int:
+        """When the last event was (ns on the wall clock); 0: there is none."""
+        try:
+            return self._path(host).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
     def begun(self, transaction: OpenTransaction) -> None:
         self.append(transaction.host, BEGUN, **asdict(transaction))
 

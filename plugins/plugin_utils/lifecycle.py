@@ -63,7 +63,8 @@ def _begin(
     command = HostCommand(action, task_vars)
     engine = delivery.engine().hash
     started = time.monotonic()
-    request = {"name": options.name, "owner": owner(), "options": options.for_host(), "exclude": [*options.exclude, *remote_tmp(action)]}
+    known = {**options.for_host(), "heartbeat": held_by == "play"}
+    request = {"name": options.name, "owner": owner(), "options": known, "exclude": [*options.exclude, *remote_tmp(action)]}
     try:
         answer = command.run("begin", request, engine=engine)
     except NotInstalled:

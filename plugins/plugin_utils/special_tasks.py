@@ -4,21 +4,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.utils.display import Display
 
 from . import shim
+from .hostcommand import HostError
 from .ledger import OpenTransaction
 
+display = Display()
 
-def refuse_reboot(action: str, *, host: str) -> None:
-    """A boot with an open transaction is a crash to the host: it would take itself back."""
-    if action == "ansible.builtin.reboot":
-        raise AnsibleActionFail(
-            f"A reboot inside a transaction cannot be done yet: {host} would take itself back to before the play. "
-            "Nothing was sent. Put the reboot into a play of its own, after this one, with 'acid_transaction: false'."
-        )
+
+REBOOT = "ansible.builtin.reboot"
+
+
+def reboot(run: Callable[[], Any], task: Any, say: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Any:
+    """A planned one: the transaction waits for it, and goes on in the next boot. No command of it is a step. `say` tells the host."""
+    say("reboot", {"seconds": _longest(task.args)})
+    result: Any = None
+    try:
+        result = run()
+    finally:
+        try:
+            say("rebooted", {})
+        except (HostError, AnsibleConnectionFailure) as error:
+            if isinstance(result, dict) and not result.get("failed"):
+                raise AnsibleActionFail(f"The reboot worked, and the transaction did not go on after it: {error}") from None
+            display.warning(f"The host could not be told that the reboot is over: {error}")
+    return result
+
+
+def _longest(arguments: dict[str, Any]) -> float:
+    """Seconds that the action may take: it waits twice, for the boot and for a command."""
+
+    def value(name: str, default: int) -> int:
+        return int(arguments.get(name, arguments.get(f"{name}_sec", default)) or 0)
+
+    return 2.0 * value("reboot_timeout", 600) + value("pre_reboot_delay", 0) + value("post_reboot_delay", 0) + 60
 
 
 def lead_rsync_through_shim(task: Any, transaction: OpenTransaction, step: shim.StepInfo) -> None:

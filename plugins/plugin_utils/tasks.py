@@ -80,6 +80,8 @@ def prepare(executor: Any, handler: Any) -> None:
             if not told:
                 _leave_out(task, own, ledger=ledger)
             return run(*args, **kwargs)
+        if where.transaction is not None and action_name(task) == special_tasks.REBOOT and not task.check_mode:
+            return special_tasks.reboot(lambda: run(*args, **kwargs), task, _sayer(handler, task_vars, where.transaction))
         step = step_info(task, step_id=step_id)
         outside = _nothing_to_say if told else _on_outside(task, own, where.outside, ledger=ledger)
         armed = steps.Armed(handler._connection, where.transaction, step, task_vars, outside, sent_by=host)
@@ -89,6 +91,16 @@ def prepare(executor: Any, handler: Any) -> None:
             _keep_step_id(executor, where, armed.step.id)
 
     handler.run = run_as_step
+
+
+def _sayer(handler: Any, task_vars: dict[str, Any], to: OpenTransaction) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
+    """Says something to the transaction of the host that the handler's connection leads to."""
+
+    def say(verb: str, request: dict[str, Any]) -> dict[str, Any]:
+        with steps.unarmed():
+            return lifecycle.call(handler, task_vars, to, verb, {"tx": to.tx, "token": to.token, **request})
+
+    return say
 
 
 def _begin_late(executor: Any, handler: Any, *, ledger: Ledger) -> None:
@@ -210,7 +222,6 @@ def _refuse_what_cannot_be(handler: Any, where: Where) -> None:
     why = connections.refusal(handler._connection)
     if why:
         raise AnsibleActionFail(f"{why[0].upper()}{why[1:]}.")
-    special_tasks.refuse_reboot(action_name(handler._task), host=where.transaction.host)
     special_tasks.lead_rsync_through_shim(handler._task, where.transaction, step_info(handler._task, step_id=uuid.uuid4().hex))
 
 

@@ -2,6 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The agent: root, one per host. It serves the socket (protocol.py), the listeners of steps (tracer.py), and the lease.
 
+Told to end (SIGTERM: the host shuts down, or a person stops it) with a transaction open, it lets nothing more happen and puts all that did
+onto the disk (shutdown.py). Behind it stands a timer (deadman.py).
+
 It is started by begin and ends (exit code AGENT_IDLE) when no transaction is open and no process with one of its filters lives.
 If it dies, systemd starts it again with the listeners that it had put into the descriptor store:
 - a step was running: the calls under way are answered EIO and the transaction is doomed (recovery.after_death);
@@ -18,6 +21,7 @@ import errno
 import json
 import os
 import selectors
+import signal
 import socket
 import stat
 import struct
@@ -27,7 +31,7 @@ import time
 import traceback
 import typing as t
 
-from . import compensations, lease, protocol, recovery, retention, states, systemd_notify
+from . import compensations, deadman, lease, protocol, recovery, retention, shutdown, states, systemd_notify
 from .drift.verdict import POLICIES
 from .errors import AcidError, NoTransaction, Usage, WrongTransaction
 from .journal import Journal
@@ -36,7 +40,7 @@ from .rollback import Manner, roll_back, roll_back_to
 from .trace import filter as trace_filter
 from .trace.notify import answer_orphans
 from .tracer import LET_RUN, REFUSE, Slots, Tracer
-from .transaction import OpenTransaction
+from .transaction import OpenTransaction, boot_id, directory_of
 from .units import AGENT_IDLE
 
 _IDLE_AFTER = 2.0
@@ -69,11 +73,15 @@ class Agent:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._busy = _Busy()
         self._idle_since = time.monotonic()
+        self._timer = threading.Lock()
+        self._told_to_end = False
+        self._expiring = False
         self._handed: tuple[Transaction, float] | None = None  # an undo that waits for its controller, and until when (monotonic)
 
     # -- life ------------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         server = self._listen()
         self._take_over()
         systemd_notify.notify("READY=1")
@@ -89,6 +97,9 @@ class Agent:
                 else:
                     self._selector.unregister(key.fd)
                     key.data(key.fd)
+            if self._told_to_end:
+                server.close()
+                return self._shut_down()
             self._watch_mains()
             self._watch_lease()
             self._watch_handed()
@@ -96,6 +107,19 @@ class Agent:
                 server.close()
                 retention.gc(self._journal)
                 return AGENT_IDLE
+
+    def _on_sigterm(self, _signum: int, _frame: object) -> None:
+        self._told_to_end = True
+        self._wake()
+
+    def _shut_down(self) -> int:
+        transaction, value = self._open, self._journal.open_transaction()
+        if transaction is not None:
+            transaction.shut_down()
+        elif value is not None and value.state == states.ABORTING and value.boot_id == boot_id():
+            os.sync()  # its processes are dead: all that has to be undone is on the disk now, with its images
+            shutdown.mark(directory_of(value.id), value.boot_id)
+        return 0
 
     @staticmethod
     def _listen() -> socket.socket:
@@ -144,14 +168,18 @@ class Agent:
 
     def _watch_lease(self) -> None:
         transaction = self._open
-        if transaction is not None and not self._busy.count and lease.expired(transaction):
+        if transaction is not None and not self._expiring and transaction.lease.expired(step_runs=bool(transaction.mains)):
+            self._expiring = True
             self._start(self._expire, transaction)
 
     def _expire(self, transaction: OpenTransaction) -> None:
-        with self._control:
-            if self._open is transaction and lease.expired(transaction):
-                silence = lease.timeout(transaction.options)
-                self._end(transaction.id, Manner("the lease ran out: no word from the controller for %d seconds" % silence))
+        try:
+            with self._control:  # a request that was under way may have been the controller's word
+                if self._open is transaction and transaction.lease.expired(step_runs=bool(transaction.mains)):
+                    waited = "no reboot within the planned time" if transaction.rebooting else "no word from the controller"
+                    self._end(transaction.id, Manner("the lease ran out: %s (%d seconds)" % (waited, transaction.lease.seconds)))
+        finally:
+            self._expiring = False
 
     # -- after a death of the agent --------------------------------------------------------------------------------------
 
@@ -181,7 +209,7 @@ class Agent:
         if value is not None:
             after = recovery.after_death(self._journal, value, step_was_running=running)
             if after == recovery.RESUME:
-                self._open = OpenTransaction.resume(self._journal, value)
+                self._open = OpenTransaction.resume(self._journal, self._journal.get(value.id))
             elif after == recovery.UNDO and self._patience(value.id):
                 self._wait_for_controller(value.id)
             elif after == recovery.UNDO:
@@ -276,42 +304,80 @@ class Agent:
 
     def _answer(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
         op = request.get("op")
+        if op == "ping":  # also while an undo is under way
+            return {"pid": os.getpid(), "left_behind": len(self._left_behind)}
         with self._control:
-            if op == "begin":
-                return self._begin(request)
-            if op == "rollback":
-                return self._rollback(request)
-            if op == "compensated":
-                return self._compensated(request)
-            if op == "ping":
-                return {"pid": os.getpid(), "left_behind": len(self._left_behind)}
-            transaction = self._current(str(request.get("tx", "")))
-            transaction.check(int(request.get("token", transaction.token)))
-            if op == "commit":
+            try:
+                return self._answer_one(str(op), request)
+            finally:
+                if self._open is not None and self._open.id == request.get("tx"):  # what took long was done for its controller
+                    self._open.lease.renew()
+
+    def _answer_one(self, op: str, request: dict[str, t.Any]) -> dict[str, t.Any]:
+        if op == "begin":
+            return self._begin(request)
+        if op == "rollback":
+            return self._rollback(request)
+        if op == "compensated":
+            return self._compensated(request)
+        transaction = self._current(str(request.get("tx", "")))
+        transaction.check(int(request.get("token", transaction.token)))
+        if op == "commit":
+            transaction.wait_for_mains()
+            done = transaction.commit([str(step) for step in request.get("steps", [])])
+            self._left_behind += transaction.tracers
+            self._open = None
+            self._disarm()
+            return done.to_json()
+        if op == "savepoint":
+            transaction.wait_for_mains()
+            point = transaction.savepoint(str(request["name"]))
+            return {"savepoint": point.name, "epoch": point.epoch}
+        if op == "compensate":
+            transaction.wait_for_mains()
+            known = "result" in request
+            return {"tx": transaction.id, "epoch": (transaction.end_compensated if known else transaction.compensate)(request)}
+        if op == "doom":
+            transaction.doom(str(request.get("reason", "the controller asked for it")))
+            return {"tx": transaction.id, "state": states.DOOMED}
+        if op == "denied":
+            if request.get("seal"):  # a rehearsal looks at the last step, too
                 transaction.wait_for_mains()
-                done = transaction.commit([str(step) for step in request.get("steps", [])])
-                self._left_behind += transaction.tracers
-                self._open = None
-                return done.to_json()
-            if op == "savepoint":
-                transaction.wait_for_mains()
-                point = transaction.savepoint(str(request["name"]))
-                return {"savepoint": point.name, "epoch": point.epoch}
-            if op == "compensate":
-                transaction.wait_for_mains()
-                known = "result" in request
-                return {"tx": transaction.id, "epoch": (transaction.end_compensated if known else transaction.compensate)(request)}
-            if op == "doom":
-                transaction.doom(str(request.get("reason", "the controller asked for it")))
-                return {"tx": transaction.id, "state": states.DOOMED}
-            if op == "denied":
-                if request.get("seal"):  # a rehearsal looks at the last step, too
-                    transaction.wait_for_mains()
-                    transaction.seal()
-                return {"tx": transaction.id, "denied": transaction.ask_denied(), "doomed": transaction.doomed}
-            if op == "confirm":
-                return {"tx": transaction.id, "state": self._journal.get(transaction.id).state}
+                transaction.seal()
+            return {"tx": transaction.id, "denied": transaction.ask_denied(), "doomed": transaction.doomed}
+        if op == "reboot":
+            transaction.wait_for_mains()
+            transaction.wait_for_reboot(float(request.get("seconds", lease.DEFAULT)))
+            return {"tx": transaction.id, "state": states.WAITING_REBOOT}
+        if op == "rebooted":
+            transaction.rebooted()
+            return {"tx": transaction.id, "state": states.ACTIVE}
+        if op == "confirm":
+            return self._confirm(transaction, request)
         raise Usage("The agent knows no request %r." % op, hint="Is the engine on the host the one of this collection?")
+
+    def _confirm(self, transaction: OpenTransaction, request: dict[str, t.Any]) -> dict[str, t.Any]:
+        ticked = transaction.lease.left() is not None
+        if request.get("cancel"):
+            transaction.lease.cancel()
+        else:
+            transaction.lease.renew(seconds=float(request.get("extend", 0.0)), asked=not request.get("beat"))
+        left = transaction.lease.left()
+        if left is not None and not ticked:
+            self._arm(left)
+        return {"tx": transaction.id, "state": self._journal.get(transaction.id).state, "left": left}
+
+    def _arm(self, seconds: float) -> None:
+        """In the background: it costs PID 1 some time."""
+        self._start(lambda _none: self._set_timer(lambda: deadman.arm(seconds + deadman.GRACE)), None)
+
+    def _disarm(self) -> None:
+        if self._journal.open_transaction() is None:
+            self._start(lambda _none: self._set_timer(deadman.disarm), None)
+
+    def _set_timer(self, way: t.Callable[[], object]) -> None:
+        with self._timer:
+            way()
 
     def _begin(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
         start = time.monotonic()
@@ -322,6 +388,9 @@ class Agent:
             options=dict(request.get("options") or {}),
         )
         self._open = transaction
+        left = transaction.lease.left()
+        if left is not None:
+            self._arm(left)
         value = self._journal.get(transaction.id)
         return {
             "tx": value.id,
@@ -358,7 +427,7 @@ class Agent:
             raise Usage("Transaction %s has no savepoint %r." % (transaction.id, name), hint="It has: %s." % known)
         transaction.wait_for_mains()
         done = roll_back_to(transaction, points[-1], manner)
-        transaction.last_activity += self._patience(transaction.id)
+        transaction.lease.renew(seconds=self._patience(transaction.id) + transaction.lease.seconds)
         return done.to_json()
 
     def _end(self, tx: str, manner: Manner) -> dict[str, t.Any]:
@@ -376,6 +445,7 @@ class Agent:
         recovery.kill_leftovers(self._journal, tx)
         done = roll_back(self._journal, tx, manner._replace(killed=frozenset(tracer.step for tracer in alive)))
         self._wait_for_controller(tx)
+        self._disarm()
         return done.to_json()
 
     # -- an undo that a controller has a part in -------------------------------------------------------------------------
@@ -386,7 +456,7 @@ class Agent:
             self._journal, tx, str(request["id"]), claim=str(request.get("claim", "")), problem=str(request.get("problem", ""))
         )
         if self._open is not None and self._open.id == tx:
-            self._open.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
+            self._open.lease.renew()
         self._wait_for_controller(tx)
         return {"tx": tx, **answer}
 

@@ -253,9 +253,11 @@ class Journal:
     def set_deadline(self, tx: str, deadline: float | None) -> None:
         self._update(tx, "deadline = ?", deadline)
 
-    def set_boot(self, tx: str, boot_id: str) -> None:
-        """After a planned reboot the transaction goes on in another boot (invariant I8)."""
-        self._update(tx, "boot_id = ?", boot_id)
+    def go_on(self, tx: str, *, boot_id: str, deadline: float) -> None:
+        """After a planned reboot the transaction goes on in another boot (invariant I8). On the disk when it returns."""
+        with self._write(decision=True) as db:
+            self.get(tx)
+            db.execute("UPDATE tx SET boot_id = ?, deadline = ? WHERE id = ?", (boot_id, deadline, tx))
 
     def drop_images(self, tx: str) -> None:
         """Retention has ended: no rollback is possible any more, and the probes' images are forgotten. Call before deleting files."""

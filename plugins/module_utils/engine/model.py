@@ -11,7 +11,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Transaction:
     """`token` is the fencing token (invariant I6). `deadline` is the lease's end in seconds on CLOCK_BOOTTIME of the boot
-    `boot_id`, except in WAITING_REBOOT, where it is CLOCK_REALTIME; None when nothing ticks. `images` is False once retention
+    `boot_id`; None when nothing ticks. A planned reboot takes the transaction over into another boot. `images` is False once retention
     has dropped what a rollback would need. `epoch` is the current one. Times ending in _ns are CLOCK_REALTIME."""
 
     id: str

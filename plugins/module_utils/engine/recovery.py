@@ -8,13 +8,15 @@ after_death(journal, value, step_was_running=...) -> RESUME | UNDO | WAIT
 from __future__ import annotations
 
 import os
+import time
+import typing as t
 
-from . import cgroups, states
+from . import cgroups, deadman, lease, shutdown, states
 from .commands import run
 from .journal import Journal
 from .model import Summary, Transaction
 from .rollback import Manner, roll_back
-from .transaction import boot_id
+from .transaction import boot_id, directory_of, is_durable
 
 RESUME, UNDO, WAIT = "resume", "undo", "wait"
 
@@ -25,8 +27,10 @@ def after_death(journal: Journal, value: Transaction, *, step_was_running: bool)
     calls may have failed, so the transaction is doomed: its controller hears so at the next request, or the lease ends it."""
     if value.state == states.ABORTING:
         return UNDO
-    if value.state in (states.PREPARED, states.WAITING_REBOOT):
+    if value.state == states.PREPARED:
         return WAIT
+    if value.state == states.WAITING_REBOOT and (value.boot_id == boot_id() or goes_on(journal, value)):
+        return RESUME
     if value.boot_id != boot_id():
         return UNDO
     if value.state == states.ACTIVE and not step_was_running and not _torn(journal, value):
@@ -50,15 +54,63 @@ def kill_leftovers(journal: Journal, tx: str) -> None:
                 cgroups.kill(os.path.join(folder, name))
 
 
+def goes_on(journal: Journal, value: Transaction) -> bool:
+    """In another boot than the transaction's: whether this is the reboot that it waits for (I8). Then it is of this boot from now on, and
+    has the planned time again, from now on."""
+    directory = directory_of(value.id)
+    if value.state != states.WAITING_REBOOT or not (is_durable(value) or shutdown.was_clean(directory, value.boot_id)):
+        return False
+    shutdown.note_boot(directory)
+    shutdown.mark(directory, boot_id())  # nothing is let happen before its controller is back, so that another reboot would be no harm
+    journal.go_on(value.id, boot_id=boot_id(), deadline=lease.now() + shutdown.planned(directory))
+    return True
+
+
 def at_boot(journal: Journal) -> Summary | None:
     """Undo what a crash left open; None when there was nothing to do."""
     value = journal.open_transaction()
-    if value is None or value.state in (states.PREPARED, states.WAITING_REBOOT):
+    if value is None or value.state == states.PREPARED:
+        return None
+    if value.boot_id == boot_id() and value.state == states.WAITING_REBOOT:
+        return None
+    if goes_on(journal, value):
+        deadman.arm(shutdown.planned(directory_of(value.id)))
         return None
     done = roll_back(journal, value.id, Manner("the host was booted with the transaction open", at_boot=True))
     if any(found.state == states.OWED and found.host is not None for found in journal.compensations(value.id)):
         _pay_when_booted(value.id)
     return done
+
+
+def at_lease_end(journal: Journal, *, agent_answers: t.Callable[[], bool | None]) -> Summary | None:
+    """What the timer behind the agent finds. `agent_answers`: None when there is no agent. The agent is given the time to do it; where it
+    does not come back, it is done here."""
+    found = deadman.verdict(journal.open_transaction(), boot_id())
+    if found.again is None:
+        return None
+    if not found.due or agent_answers():
+        _look_again(journal, found.again)
+        return None
+    for _attempt in range(3):
+        if agent_answers() is False:
+            deadman.kill_agent()
+        else:
+            deadman.start_agent()
+        time.sleep(0.5)
+        if agent_answers():
+            _look_again(journal, deadman.AGAIN)
+            return None
+    value = journal.open_transaction()
+    if value is None:
+        return None
+    kill_leftovers(journal, value.id)
+    return roll_back(journal, value.id, Manner("the lease ran out, and the agent does not answer"))
+
+
+def _look_again(journal: Journal, seconds: float) -> None:
+    deadman.arm(seconds)
+    if journal.open_transaction() is None:  # it ended meanwhile, and the agent's own disarming came before that timer
+        deadman.disarm()
 
 
 def _pay_when_booted(tx: str) -> None:

@@ -21,7 +21,7 @@ import os
 import time
 import typing as t
 
-from . import compensations, copies, states
+from . import compensations, copies, packagelocks, shutdown, states
 from .afterdigest import clock_offset_ns, now_ns
 from .drift.ends import StepTimes
 from .drift.settle import About, Settled
@@ -39,6 +39,11 @@ from .transaction import OpenTransaction, boot_id, directory_of, is_durable
 from .undo import undo
 from .undolog import Writer
 from .wanted import AfterDigest, Wanted, read
+
+_CUT = (
+    "the host went down without an orderly shutdown, and with 'durability: process' changes of the last seconds before may have no image: "
+    "what has one is as before, the rest is unknown"
+)
 
 
 class Manner(t.NamedTuple):
@@ -72,6 +77,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     after_commit = value.state == states.COMMITTED
     if after_commit:
         _refuse_overtaken(journal, tx)
+        shutdown.mark(directory_of(tx), value.boot_id)  # the commit had synced it all
     if value.state != states.UNDO_FAILED:  # tried again: it stays that, until it is exact
         journal.set_state(tx, states.ABORTING, reason=manner.reason)
     for kind in (DIFFERS, MOOT):
@@ -96,7 +102,8 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         return _undo(journal, tx, goal, store, log, settled, epoch=epoch, after_commit=after_commit, at_boot=manner.at_boot)
 
     try:
-        settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
+        with packagelocks.held(wanted):  # what a package manager that runs now will change is judged when it has done it
+            settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
         wanted.after = AfterDigest()  # judged by now
         del wanted
         units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
@@ -180,25 +187,25 @@ def _counted(journal: Journal, tx: str) -> dict[int, int]:
 
 def _read_log(journal: Journal, tx: str, store: Store) -> tuple[Wanted, Writer, bool]:
     """The log and its copies, verified (I7), and whether the log's end may be missing. After a power cut what follows its last whole record
-    was never relied on; with `durability: process` HEAD may even lead it, and copies may be gone too: what is whole is undone, and that it
-    may not be all is said."""
+    was never relied on; with `durability: process` HEAD may even lead it, copies may be gone, and changes may have reached the disk of
+    which the log says nothing: what is whole is undone, and that it may not be all is said."""
     directory, value = directory_of(tx), journal.get(tx)
     same_boot = value.boot_id == boot_id()
     if not same_boot and is_durable(value):
         wanted = read(directory, after_power_cut=True, synced=True)
         copies.verify(store, wanted)
         return wanted, Writer.resume(directory, after_power_cut=True, synced=True), False
+    if same_boot or shutdown.was_clean(directory, value.boot_id):
+        wanted = read(directory)
+        copies.verify(store, wanted)
+        return wanted, Writer.resume(directory), False
+    journal.note(tx, DIFFERS, _CUT)
     cut = False
     try:
         wanted = read(directory)
     except JournalDamaged:
-        if same_boot:
-            raise
         cut, wanted = True, read(directory, after_power_cut=True)
-        journal.note(tx, DIFFERS, "the host lost power: changes of the last seconds before it may have no image, and are then not undone")
-    if same_boot:
-        copies.verify(store, wanted)
-    for sentence in copies.damaged(store, wanted) if not same_boot else ():
+    for sentence in copies.damaged(store, wanted):
         journal.note(tx, DIFFERS, sentence)
     return wanted, Writer.resume(directory, after_power_cut=cut), cut
 
@@ -269,7 +276,7 @@ def _undo(
                 left=left,
                 since=since,
                 spared=settled.paths(),
-                rebooted=value.boot_id != boot_id(),
+                rebooted=value.boot_id != boot_id() or shutdown.was_rebooted(directory_of(tx)),
                 at_boot=at_boot,
                 attic="%s/store/%s" % (STATE, tx),
             )
@@ -277,7 +284,7 @@ def _undo(
     for probe in probes.before_files():
         if probe.name in before:
             outcome += _half(probe.before_files, before[probe.name], about[probe.name])
-    with settled.accounts(wanted):
+    with settled.accounts(wanted), packagelocks.held(wanted):
         files = undo(store, log, wanted, epoch=epoch, held=settled.held())
     for probe in probes.after_files():
         if probe.name in before:

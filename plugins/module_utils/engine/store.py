@@ -64,6 +64,7 @@ class Store:
 
     def adopt(self, number: int, dev: int, fstype: bytes, mount_point: bytes) -> FileSystem | None:
         """The file system that a log calls `number`, found again by its mount point. None when another one is mounted there now."""
+        self._next_fs = max(self._next_fs, number + 1)
         mounts = [m for m in mounts_of() if m.point == mount_point and m.fstype == fstype]
         if not mounts:
             mount = choose_mount(mounts_of(), dev) or unmounted_subvolume(mount_point, fstype)
@@ -74,7 +75,6 @@ class Store:
         if found.policy == TRACED:
             found.open_mount()
         self.by_number[number] = self._by_dev[found.dev] = found
-        self._next_fs = max(self._next_fs, number + 1)
         return found
 
     def forget_unknown(self) -> None:

@@ -18,11 +18,13 @@ import threading
 import time
 import typing as t
 
-from . import cgroups, kernel, states
+from . import cgroups, kernel, shutdown, states
+from . import lease as leases
 from .afterdigest import AfterDigest, now_ns
 from .errors import AcidError, Denied, Doomed, StaleToken, WrongState
 from .filesystems import TRACED
 from .journal import Journal
+from .lease import Lease
 from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, Summary, Transaction
 from .probes.registry import Probes
 from .report import summary
@@ -81,7 +83,8 @@ class OpenTransaction:
         self.tracers: list[Tracer] = []
         self.mains: dict[int, int] = {}  # pidfd -> step number
         self.cgroups: dict[int, set[str]] = {}
-        self.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.lease = Lease(journal, value)
+        self.rebooting = value.state == states.WAITING_REBOOT
         self.doomed = ""
         self.undoing = ""  # the savepoint, while an undo to it is under way
         self._observations: list[Observed] = []
@@ -98,6 +101,7 @@ class OpenTransaction:
             options=options,
             boot_id=boot_id(),
             engine=own_hash(),
+            deadline=leases.first(options),
             prepare=lambda tx: logs.append(_new_log(directory_of(tx))),
         )
         try:
@@ -113,8 +117,10 @@ class OpenTransaction:
 
     @classmethod
     def resume(cls, journal: Journal, value: Transaction) -> OpenTransaction:
-        """After the agent died between steps: go on where the log ends."""
+        """After the agent died between steps, or a planned reboot: go on where the log ends."""
         directory = directory_of(value.id)
+        if value.state != states.WAITING_REBOOT:
+            shutdown.unmark(directory)
         wanted = read(directory)
         log, store = Writer.resume(directory), Store(value.id, durable=is_durable(value))
         for seen in wanted.file_systems.values():
@@ -138,7 +144,7 @@ class OpenTransaction:
                 "Token %d is not the one of transaction %s." % (token, self.id),
                 hint="Another controller has taken the host over: this one must stop.",
             )
-        self.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.lease.renew()
 
     def start_step(self, info: dict[str, t.Any], process: int) -> Step:
         """The step of `info`, which may have begun already; `process` is its first process, about to become the step's command."""
@@ -190,7 +196,7 @@ class OpenTransaction:
     def main_ended(self, pidfd: int) -> None:
         del self.mains[pidfd]
         os.close(pidfd)
-        self.last_activity = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.lease.renew()
 
     def tracer_ended(self, tracer: Tracer) -> None:
         """The last process behind a listener has ended: now, and not when the next step begins, is when its step ends, unless more of it
@@ -290,6 +296,8 @@ class OpenTransaction:
     def _refuse_unless_going_on(self) -> None:
         if self.doomed:
             raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
+        if self.rebooting:
+            raise WrongState("Transaction %s waits for a reboot, and does nothing else." % self.id, hint="acidctl rollback ends it.")
         if self.undoing:
             raise WrongState(
                 "Transaction %s is on its way back to savepoint %s." % (self.id, self.undoing),
@@ -331,6 +339,46 @@ class OpenTransaction:
         self._capture_probes(epoch)
         return epoch
 
+    # -- reboots ---------------------------------------------------------------------------------------------------------
+
+    def wait_for_reboot(self, seconds: float) -> None:
+        """The host is going to be rebooted, by plan (I8). No step may start until `rebooted`."""
+        with self.lock:
+            self._refuse_unless_going_on()
+            self._refuse_denied()
+            self._seal()
+            self.rebooting = True
+            shutdown.plan(directory_of(self.id), seconds)
+            self.sync()
+        self.lease.renew(seconds=seconds)
+        self.journal.set_state(self.id, states.WAITING_REBOOT)
+        if not self.tracers:  # else what they do up to the very end is to be on the disk too: shut_down() marks that
+            shutdown.mark(directory_of(self.id), boot_id())
+
+    def rebooted(self) -> None:
+        """Its controller is back, before the reboot or after it."""
+        with self.lock:
+            if self.rebooting:
+                shutdown.unmark(directory_of(self.id))
+                self.journal.set_state(self.id, states.ACTIVE)
+                self.rebooting = False
+
+    def shut_down(self) -> None:
+        """The agent is told to end with the transaction open: all that has happened is on the disk, and says so, when this returns."""
+        with self.lock:
+            self.doomed = self.doomed or "its agent was told to end"  # for steps about to start; the next agent knows nothing of it
+            for tracer in self.tracers:
+                tracer.mode = REFUSE
+            self.capture.settle()
+            self.sync()
+            shutdown.mark(directory_of(self.id), boot_id())
+
+    def sync(self) -> None:
+        self.log.write_head(durable=True)
+        for fs in self.store.by_number.values():
+            if fs.policy == TRACED:
+                kernel.syncfs(fs.mount_fd)
+
     def wait_for_mains(self) -> None:
         """The controller has the step's result, so its process is about to end."""
         end = time.monotonic() + _WAIT_FOR_MAIN
@@ -356,10 +404,7 @@ class OpenTransaction:
         with self.lock:
             for tracer in self.tracers:
                 tracer.mode = LET_RUN
-            self.log.write_head(durable=True)
-            for fs in self.store.by_number.values():
-                if fs.policy == TRACED:
-                    kernel.syncfs(fs.mount_fd)
+            self.sync()
         self.journal.set_state(self.id, states.COMMITTED)
         self.close()
         return self.summary(states.COMMITTED, time.monotonic() - start)

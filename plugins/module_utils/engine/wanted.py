@@ -204,7 +204,7 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
             if until is None or epochs.epoch < until:
                 epochs.add(record)
     wanted.records = reader.count
-    numbers = _directories_made_anew(wanted) if wanted.aliases else {}
+    numbers = _numbered_again(wanted)
     keys: dict[t.Any, t.Any] = {}  # one of each, whatever it is the key of
     for record in epochs.records():
         record = _by_its_present_handle(wanted, record, numbers)
@@ -224,8 +224,15 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
     return wanted
 
 
+def _numbered_again(wanted: Wanted) -> dict[int, int]:
+    """`_directories_made_anew`, or nothing where each directory has one number."""
+    found = _directories_made_anew(wanted)
+    return found if any(number != first for number, first in found.items()) else {}
+
+
 def _directories_made_anew(wanted: Wanted) -> dict[int, int]:
-    """Number of a directory -> the first number that it went by: it has another one since an undo to a savepoint made it anew."""
+    """Number of a directory -> the first number that it went by: it has another one since an undo to a savepoint made it anew, and since
+    another agent took the transaction over."""
     first: dict[Inode, int] = {}
     return {number: first.setdefault((seen.fs, wanted.inode(seen.fs, seen.handle)), number) for number, seen in wanted.directories.items()}
 

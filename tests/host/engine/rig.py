@@ -16,6 +16,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from tree import differences
 
 PLACE = "/opt/rig"
 BASE = "/srv/rig"
+KILL = "kill -9 $(systemctl show -P MainPID acid-agent)"
 Tree = dict[str, dict[str, object]]
 
 
@@ -183,6 +185,15 @@ class Rig:
         summary = done.json
         assert not exact or (summary["differs"] == [] and summary["state"] == ("ACTIVE" if to else "ABORTED")), summary
         return summary
+
+    def state_now(self) -> str:
+        return next(str(value["state"]) for value in self.ctl("list").json["transactions"] if value["tx"] == self.tx)
+
+    def wait_for(self, state: str, seconds: float = 40) -> None:
+        end = time.monotonic() + seconds
+        while self.state_now() != state:
+            assert time.monotonic() < end, f"{self.tx} is {self.state_now()} and not {state} after {seconds} s"
+            time.sleep(0.1)
 
     # -- judging ---------------------------------------------------------------------------------------------------------
 

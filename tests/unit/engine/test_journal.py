@@ -186,8 +186,8 @@ def test_unknown_ids_are_named(journal: Journal) -> None:
 
 def test_deadline_boot_and_summary_are_kept(journal: Journal) -> None:
     tx = begin(journal)
+    journal.go_on(tx.id, boot_id="b2", deadline=600.0)
     journal.set_deadline(tx.id, 99.25)
-    journal.set_boot(tx.id, "b2")
     step = StepSummary(1, "u1", "Install", "apt", "site.yml:3", "SEALED", 7)
     summary = Summary(tx.id, tx.name, "COMMITTED", (step,), 7, ("cron.service",), seconds=0.25, extra={"kept": 1})
     journal.set_summary(tx.id, summary)

@@ -60,7 +60,7 @@ WANTED = {
     "posted": "irreversible",
     "got": "nothing to undo",
     "said": "nothing to undo",
-    "booted": "refused",
+    "booted": "irreversible",
     "elsewhere": "irreversible",
     "anywhere": "undone by the trace",
     "unseen": "irreversible",

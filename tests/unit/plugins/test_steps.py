@@ -122,13 +122,6 @@ def test_results_are_those_of_the_module_and_nothing_else(controller):
     assert set(json.loads((controller.folder / "result").read_text())) == set(expected)
 
 
-def test_a_reboot_is_refused_with_the_way_out(controller):
-    run = controller.play(tasks("- reboot:"))
-    assert run.rc == 2
-    assert "A reboot inside a transaction cannot be done yet" in run.stdout
-    assert controller.calls("exec") == []
-
-
 SIGNALS = [(signal.SIGINT, 99, "interrupted (Ctrl-C)"), (signal.SIGTERM, -15, "terminated (SIGTERM)")]
 
 

@@ -44,6 +44,21 @@ def ask(request: dict[str, t.Any]) -> dict[str, t.Any] | None:
             ) from error
 
 
+def answers(*, seconds: float = 1.5) -> bool | None:
+    """Whether the agent answers at all; None when there is none."""
+    sock = connect()
+    if sock is None:
+        return None
+    with sock:
+        sock.settimeout(seconds)
+        try:
+            protocol.send(sock, {"op": "ping"})
+            protocol.receive(sock)
+            return True
+        except OSError:
+            return False
+
+
 def start_and_ask(request: dict[str, t.Any], *, may_repeat: t.Callable[[], bool]) -> dict[str, t.Any]:
     """Start the agent and ask it. One on its way out may take the connection and never answer: then ask the next one, if nothing has
     come of it (`may_repeat`)."""

@@ -12,16 +12,14 @@ import os
 import sys
 import typing as t
 
-from .. import copies, health, recovery, retention, states, units
+from .. import health, recovery, retention, states, units, verify
 from ..drift.verdict import POLICIES
 from ..errors import AcidError, AgentUnavailable, NoTransaction, NotRoot, Usage, WrongState
 from ..journal import PATH, Journal
 from ..model import Summary
 from ..probes.registry import Probes, choose
 from ..rollback import Manner, roll_back
-from ..store import Store
-from ..transaction import directory_of, own_hash
-from ..wanted import read
+from ..transaction import own_hash
 from . import client, debts
 
 Answer = dict[str, t.Any]
@@ -59,7 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     verb("compensated", _compensated, "Say how a compensation went (the controller does this).")
     verb("denied", _to_agent, "What was refused since this was last asked (the controller does this).").set_defaults(op="denied")
     verb("doom", _to_agent, "Make sure that the open transaction can only be rolled back.").set_defaults(op="doom")
-    verb("confirm", _to_agent, "Renew the lease of the open transaction.").set_defaults(op="confirm")
+    verb("reboot", _to_agent, "A planned reboot follows (the controller does this).").set_defaults(op="reboot")
+    verb("rebooted", _rebooted, "The planned reboot is over (the controller does this).")
+    confirm = verb("confirm", _confirm, "Renew the lease of the open transaction.")
+    confirm.add_argument("tx", nargs="?", default="")
+    confirm.add_argument("--extend", type=float, default=0.0, metavar="SECONDS", help="Wait at least so long for the controller.")
+    confirm.add_argument("--cancel", action="store_true", help="Wait for ever; the next `acidctl confirm` ends that.")
     rollback = verb("rollback", _rollback, "Roll back the open transaction, or a committed one within its retention.")
     rollback.add_argument("tx", nargs="?", default="")
     rollback.add_argument("--to", default="", metavar="SAVEPOINT")
@@ -67,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("info", _info, "The open transaction, if there is one.").add_argument("tx", nargs="?", default="")
     recover = verb("recover", _recover, "Undo what a crash left open.")
     recover.add_argument("--boot", action="store_true", help=argparse.SUPPRESS)
+    recover.add_argument("--lease", action="store_true", help=argparse.SUPPRESS)
     resolve = verb("resolve", _resolve, "Take on what an undo could not bring back.")
     resolve.add_argument("tx")
     resolve.add_argument("--reason", default="resolved by %s" % getpass.getuser())
@@ -145,6 +149,24 @@ def _to_agent(arguments: argparse.Namespace) -> int:
     return show(arguments, t.cast(Answer, answer))
 
 
+def _confirm(arguments: argparse.Namespace) -> int:
+    request = request_of(arguments)
+    by_hand = {"tx": arguments.tx, "extend": arguments.extend, "cancel": arguments.cancel}
+    answer = client.ask({**by_hand, **request, "op": "confirm"})
+    if answer is None:
+        _raise_no_agent(str(request.get("tx", "") or arguments.tx))
+    return show(arguments, t.cast(Answer, answer))
+
+
+def _rebooted(arguments: argparse.Namespace) -> int:
+    """In a fresh boot there is no agent yet."""
+    request = request_of(arguments)
+    value = _journal().get(str(request["tx"]))
+    if value.state not in (states.WAITING_REBOOT, states.ACTIVE):
+        _raise_no_agent(value.id)
+    return show(arguments, client.start_and_ask({**request, "op": "rebooted"}, may_repeat=lambda: True))
+
+
 def _raise_no_agent(tx: str) -> None:
     """No agent: then no transaction is open, or the host has just been booted."""
     journal = _journal()
@@ -220,6 +242,9 @@ def _recover(arguments: argparse.Namespace) -> int:
     value = journal.open_transaction()
     if value is None:
         return show(arguments, {"recovered": None})
+    if arguments.lease:
+        done = recovery.at_lease_end(journal, agent_answers=client.answers)
+        return show(arguments, {"recovered": None}) if done is None else _ended(arguments, done)
     if arguments.boot or client.connect() is None:
         recovery.kill_leftovers(journal, value.id)
         done = recovery.at_boot(journal)
@@ -236,16 +261,9 @@ def _resolve(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     journal = _journal()
     journal.verify()
-    records = 0
-    chosen = [value.id for value in journal.transactions() if value.images and arguments.tx in ("", value.id)]
-    for tx in chosen:
-        wanted, store = read(directory_of(tx)), Store(tx)
-        try:
-            copies.verify(store, wanted)
-        finally:
-            store.close()
-        records += wanted.records
-    return show(arguments, {"transactions": len(chosen), "records": records})
+    chosen = [journal.get(arguments.tx)] if arguments.tx else journal.transactions()
+    records = {value.id: verify.check(value) for value in chosen if value.images}
+    return show(arguments, {"transactions": len(records), "records": sum(records.values())})
 
 
 def _gc(arguments: argparse.Namespace) -> int:

@@ -88,7 +88,8 @@ class Etc(Probe):
         return load(self._contents, digest) or Manifest({}, {})
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
-        was, is_now = self._wanted(before).inside, self._manifest(now["manifest"]).inside
+        was = _surviving(self._wanted(before), circumstances).inside
+        is_now = _surviving(self._manifest(now["manifest"]), circumstances).inside
         left = self._left(circumstances)
         names_then, names_now = names_in(was), names_in(is_now)
         sentences = []
@@ -104,11 +105,11 @@ class Etc(Probe):
         return sentences
 
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
-        then, left = self._wanted(before), self._left(circumstances)
+        then, left = _surviving(self._wanted(before), circumstances), self._left(circumstances)
         was, outcome, touched = then.inside, NOTHING, set()
         for path in (*then.around, *(path for path, entry in was.items() if entry.is_directory)):
             sweep(path)
-        now = self._look(then, time.time_ns()).inside
+        now = _surviving(self._look(then, time.time_ns()), circumstances).inside
         twins = {entry.inode: path for path, entry in now.items() if was.get(path) is not None and not compare_entries(was[path], entry)}
         filled = {path for path, names in names_in(now).items() if names}
         # What has to go first, since a file may have become a directory; what is in a directory before it. Then the other way round.
@@ -123,7 +124,8 @@ class Etc(Probe):
                 continue
             touched.add(os.path.dirname(path))
             outcome += self._converge(path, old, new, twins, circumstances)
-        for path in _in_between(self._trees, then):
+        trees = [tree for tree in self._trees if not (circumstances.rebooted and _in_run(tree))]
+        for path in _in_between(trees, then):
             if (now_there := read(path)) is not None and self._in_time(path, now_there.ctime_ns, circumstances):
                 with contextlib.suppress(OSError):
                     os.rmdir(path)
@@ -242,3 +244,15 @@ def _in_between(trees: Iterable[bytes], then: Manifest) -> list[bytes]:
             found.append(path)
             path = os.path.dirname(path)
     return found
+
+
+def _surviving(manifest: Manifest, circumstances: Circumstances) -> Manifest:
+    """A boot begins with an empty /run, and fills it by itself."""
+    if not circumstances.rebooted:
+        return manifest
+    inside, around = ({path: entry for path, entry in tree.items() if not _in_run(path)} for tree in (manifest.inside, manifest.around))
+    return Manifest(inside, around)
+
+
+def _in_run(path: bytes) -> bool:
+    return path == b"/run" or path.startswith(b"/run/")

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How a boot ended with a transaction open, as the next boot finds it in the transaction's directory. All of it is on the disk at once.
+
+    clean      the boot id: the log and all file systems had been synced, and nothing was let happen after that
+    reboot     seconds that a planned reboot may take, counted anew in the boot that follows it
+    rebooted   the transaction has seen more than one boot
+
+Without `clean` the boot ended by a crash or a power cut, and with `durability: process` changes of its last seconds may have no image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+
+def mark(directory: str, boot: str) -> None:
+    _write(directory, "clean", boot)
+
+
+def unmark(directory: str) -> None:
+    """Before anything may change again."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(directory + "/clean")
+        _sync_directory(directory)
+
+
+def was_clean(directory: str, boot: str) -> bool:
+    return _read(directory, "clean") == boot
+
+
+def plan(directory: str, seconds: float) -> None:
+    _write(directory, "reboot", "%.1f" % seconds)
+
+
+def planned(directory: str) -> float:
+    """Seconds that the reboot may take."""
+    text = _read(directory, "reboot")
+    return float(text) if text else 0.0
+
+
+def note_boot(directory: str) -> None:
+    _write(directory, "rebooted", "1")
+
+
+def was_rebooted(directory: str) -> bool:
+    return bool(_read(directory, "rebooted"))
+
+
+def _read(directory: str, name: str) -> str:
+    try:
+        with open("%s/%s" % (directory, name), encoding="ascii") as f:
+            return f.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _write(directory: str, name: str, text: str) -> None:
+    """Whole or not at all."""
+    fd = os.open("%s/%s.new" % (directory, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, text.encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename("%s/%s.new" % (directory, name), "%s/%s" % (directory, name))
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plays and their lease: long tasks, lost controllers, hosts that nobody can log in to, planned reboots. See tests/fault/deadman.py."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+LEASE = 10
+HEAD = f"- hosts: all\n  gather_facts: false\n  vars: {{acid_transaction: {{confirm_timeout: {LEASE}}}}}\n  tasks:\n"
+CHANGE = '    - copy: {content: "one\\n", dest: /etc/lease, mode: "0644"}\n    - user: {name: lease, uid: 4712}\n'
+
+
+def wait_until(found, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.2)
+
+
+@pytest.mark.exact
+def test_long_tasks_and_idle_hosts_are_no_silence(warm_hosts):
+    """Longer than the lease: a task of h1 that h2 waits for, and a pause of the controller."""
+    long = f"    - command: sleep {LEASE + 3}\n      when: inventory_hostname == 'h1'\n    - pause: {{seconds: {LEASE + 1}}}\n"
+    run = warm_hosts.play(HEAD + CHANGE + long)
+    assert (run.rc, run.outcome("h1"), run.outcome("h2")) == (0, "committed", "committed"), run.stdout + run.stderr
+    for host in ("h1", "h2"):
+        warm_hosts.ssh(host, f"acidctl rollback {warm_hosts.journal(host)[0]['tx']}")
+
+
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGKILL, marks=pytest.mark.exact), signal.SIGSTOP])
+def test_a_controller_that_is_gone_in_a_long_step(warm_hosts, signum):
+    before = {host: warm_hosts.state(host, "before") for host in ("h1", "h2")}
+    process = subprocess.Popen(
+        warm_hosts.command(HEAD + CHANGE + "    - shell: touch /srv/hold; sleep 300\n"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=warm_hosts.folder,
+        env=warm_hosts.environment(callback=True),
+    )
+    wait_until(lambda: all("hold" in warm_hosts.ssh(host, "ls /srv") for host in before), 60)
+    process.send_signal(signum)
+    wait_until(lambda: all(warm_hosts.states(host)[0] == "ABORTED" for host in before), LEASE + 5 + 2)  # 2: asking takes time too
+    if signum == signal.SIGSTOP:
+        process.send_signal(signal.SIGCONT)
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode == 2, output
+    for host, state in before.items():
+        assert warm_hosts.differences(state, warm_hosts.state(host, "after")) == ""
+
+
+def test_a_commit_needs_a_login_that_works(warm_hosts):
+    """The shared connection still works; a new one would not."""
+    before = warm_hosts.state("h1", "before")
+    run = warm_hosts.play(HEAD + CHANGE + "    - command: systemctl stop ssh.service ssh.socket\n", "--limit", "h1")
+    assert run.rc == 2, run.stdout + run.stderr
+    assert run.outcome("h1") == "rolled back", run.stderr
+    assert "commit failed" in run.stderr
+    assert warm_hosts.differences(before, warm_hosts.state("h1", "after")) == ""
+
+
+@pytest.mark.parametrize("fails", [True, pytest.param(False, marks=pytest.mark.exact)])
+def test_a_planned_reboot(warm_hosts, fails):
+    before = warm_hosts.state("h1", "before")
+    boot = warm_hosts.ssh("h1", "cat /proc/sys/kernel/random/boot_id")
+    after = '    - copy: {content: "two\\n", dest: /etc/lease-two, mode: "0644"}\n' + ("    - command: 'false'\n" if fails else "")
+    in_memory = "    - shell: mkdir /run/lease && echo x > /run/lease/x\n"
+    run = warm_hosts.play(HEAD + CHANGE + in_memory + "    - reboot: {reboot_timeout: 60}\n" + after, "--limit", "h1")
+    text = run.stdout + run.stderr
+    assert warm_hosts.ssh("h1", "cat /proc/sys/kernel/random/boot_id") != boot
+    assert (run.rc, run.outcome("h1")) == ((2, "rolled back") if fails else (0, "committed")), text
+    assert run.stdout.count("changed: [h1]") == 5, text
+    if not fails:
+        assert warm_hosts.ssh("h1", "cat /etc/lease /etc/lease-two") == "one\ntwo\n"
+        warm_hosts.ssh("h1", f"acidctl rollback {warm_hosts.journal('h1')[0]['tx']}")
+    assert warm_hosts.differences(before, warm_hosts.state("h1", "after"), "--across-boot") == "", text
