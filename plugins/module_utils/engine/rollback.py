@@ -264,19 +264,22 @@ def _undo(
     asked = {note.step for note in journal.notes(tx, ASKED)} | {step.n for step in later if step.sealed_ns is None}
     nothing = ((value.created_ns, value.created_ns),)
     since, before, about = _began(tx), {}, {}
+    booted_within = shutdown.was_rebooted(
+        directory_of(tx)
+    )  # then what it left was left by that boot as well, and tells nothing of its doing
     for probe in probes.before_files():
         captured = journal.probes(tx, probe.name)
         images = [(at, image) for at, image in captured if at >= epoch]
         if images:
             before[probe.name] = images[0][1]
-            left = images[-1][1] if after_commit and images[-1][0] > value.epoch else None
+            left = images[-1][1] if after_commit and not booted_within and images[-1][0] > value.epoch else None
             about[probe.name] = Circumstances(
                 tuple(spans.values()) or nothing,
                 tuple(span for n, span in spans.items() if n in asked) or nothing,
                 left=left,
                 since=since,
                 spared=settled.paths(),
-                rebooted=value.boot_id != boot_id() or shutdown.was_rebooted(directory_of(tx)),
+                rebooted=booted_within or value.boot_id != boot_id(),
                 at_boot=at_boot,
                 attic="%s/store/%s" % (STATE, tx),
             )
