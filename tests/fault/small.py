@@ -67,6 +67,9 @@ class SmallHost:
         subprocess.run([f"mkfs.{fs}", "-q", str(image)], check=True, stdout=subprocess.DEVNULL)
         done = subprocess.run(["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True)
         self._loop = done.stdout.strip()
+        # Given back when the last who holds it ends, however that is: while it is not mounted, this does.
+        self._held = os.open(self._loop, os.O_RDONLY | os.O_CLOEXEC)
+        subprocess.run(["losetup", "-d", self._loop], check=True)
         self._errors = memory / "errors"
         self._boot_id, self._offset = folder / "boot_id", 0
         self._mount_disk()
@@ -79,7 +82,7 @@ class SmallHost:
 
     def close(self) -> None:
         self._umount_disk()
-        subprocess.run(["losetup", "-d", self._loop], check=True)
+        os.close(self._held)
 
     def _mount_disk(self) -> None:
         options = b"noinit_itable" if self.fs == "ext4" else b""
