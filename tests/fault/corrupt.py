@@ -163,7 +163,7 @@ class Corruption:
         if state == "UNDO_FAILED":
             return [], "inexact, and said so"
         if not to_left and recovered["code"]:
-            return [], "refused"
+            return [], "refused then"
         return [f"{recovered['code']} {recovered['out'][-400:]}", *to_before[:4]], "silently wrong"
 
 

@@ -15,16 +15,17 @@ PAGE = TOP / "docs" / "reliability.md"
 BEGIN, END = "<!-- results: written by make fault -->", "<!-- end of results -->"
 
 
-def write(build: Path) -> None:
+def write(build: Path, engine: str = "") -> None:
+    """Of the engine as it is, or of an earlier one by its hash."""
     text = PAGE.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     tail = rest.split(END)[1]
-    PAGE.write_text(head + BEGIN + "\n" + "\n".join(_lines(build)) + "\n" + END + tail, encoding="utf-8")
+    PAGE.write_text(head + BEGIN + "\n" + "\n".join(_lines(build, engine or engine_hash())) + "\n" + END + tail, encoding="utf-8")
 
 
-def _lines(build: Path) -> list[str]:
-    results = _results(build / f"{engine_hash()}.jsonl")
-    lines = [f"Engine `{engine_hash()}`, {time.strftime('%Y-%m-%d', time.gmtime())}, on {_machine()}.", ""]
+def _lines(build: Path, engine: str) -> list[str]:
+    results = _results(build / f"{engine}.jsonl")
+    lines = [f"Engine `{engine}`, {time.strftime('%Y-%m-%d', time.gmtime())}, on {_machine()}.", ""]
     lines += ["| programme | file system | points | wrong | less than 1 in (95 %) | asked for | seeds from | seconds |"]
     lines += ["|---|---|---|---|---|---|---|---|"]
     for programme in PROGRAMMES:
@@ -63,7 +64,7 @@ def _details(results: list[dict[str, Any]]) -> str:
     scenarios = {name for one in results if one["programme"] == "kill" for name, points in one["counts"]["scenarios"].items() if points}
     kinds = {name for one in results if one["programme"] == "kill" for name in one["counts"]["at"]}
     deep = ", ".join(f"{total('recovery', f'depth {depth}'):,} met {depth}" for depth in (3, 2, 1))
-    passed = ", ".join(f"{total('corrupt', kind):,} {kind}" for kind in ("exact", "inexact, and said so", "refused", "silently wrong"))
+    passed = ", ".join(f"{total('corrupt', kind):,} {kind}" for kind in ("exact", "inexact, and said so", "refused then", "silently wrong"))
     process = ", ".join(f"{total('process', kind):,} {kind}" for kind in ("exact", "inexact, and said so", "inexact, and not said"))
     real = total("corrupt", "rolled back for real")
     return f"""Kill points: in {len(scenarios)} scenarios, at {len(kinds)} kinds of calls. Crashes in one recovery: {deep}.
