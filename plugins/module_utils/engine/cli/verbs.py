@@ -136,7 +136,7 @@ def _begin(arguments: argparse.Namespace) -> int:
         answer = client.start_and_ask(wish, may_repeat=lambda: Journal().open_transaction() is None)
     except AgentUnavailable:
         if os.path.exists(PATH):
-            Journal().close()  # where the journal is what keeps the agent from starting, that is what is to be said
+            Journal().verify()  # where the journal is what keeps the agent from starting, that is what is to be said
         raise
     return show(arguments, answer)
 
