@@ -65,6 +65,7 @@ class _Busy:
 class Agent:
     def __init__(self) -> None:
         self._journal = Journal()
+        self._journal.verify()  # all of it (I7): SQLite notices damage only where it reads
         self._program = trace_filter.build(os.uname().machine).code
         self._open: OpenTransaction | None = None
         self._control = threading.RLock()  # one begin, end or savepoint at a time
