@@ -96,8 +96,8 @@ MUTANTS = (
         "no syncfs before the commit row",
         "cut xfs",
         "transaction.py",
-        "                    kernel.syncfs(fs.mount_fd)\n",
-        "                    pass\n",
+        "                kernel.syncfs(fs.mount_fd)\n",
+        "                pass\n",
     ),
     Mutant(
         "I3",
@@ -176,8 +176,8 @@ MUTANTS = (
         "recovery leaves an open transaction alone",
         "kill ext4",
         "recovery.py",
-        "    if value is None or value.state in (states.PREPARED, states.WAITING_REBOOT):\n        return None\n    done",
-        "    if True:\n        return None\n    done",
+        "    if value is None or value.state == states.PREPARED:\n        return None\n    if value.boot_id",
+        "    if True:\n        return None\n    if value.boot_id",
     ),
     Mutant(
         "I8",
