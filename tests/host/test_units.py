@@ -200,6 +200,8 @@ PLAY = """
 
 def test_a_play_of_systemd_service(world: World, hosts_of: Callable[[str], Any]) -> None:
     hosts = hosts_of(NAME)
+    hosts.play("- {hosts: h1, gather_facts: false, tasks: [ping: ]}", callback=False)  # Ansible makes its own folder in /root
+    world.look()
     done = hosts.play(PLAY)
     last, before = world.look()
     assert done.rc == 2, done.stdout + done.stderr

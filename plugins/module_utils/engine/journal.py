@@ -482,7 +482,7 @@ class Journal:
         with self._read() as db:
             faults = [row[0] for row in db.execute("PRAGMA integrity_check")]
         if faults != ["ok"]:
-            raise _damaged(self.path, faults[0])
+            raise _damaged(self.path, " ".join(faults[0].split()))
 
     # Plumbing
 
