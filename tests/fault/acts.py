@@ -292,4 +292,3 @@ def look(say: Say) -> None:
         transactions = [{"tx": value.id, "state": value.state, "reason": value.reason} for value in journal.transactions()]
         journal.close()
     say(event="tree", tree=tree.look(undo_random.BASE), transactions=transactions)
-

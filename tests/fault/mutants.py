@@ -221,7 +221,8 @@ def _programme(runner: Runner, programme: str, fs: str) -> str:
 def _unit_test(runner: Runner, test: str) -> str:
     path = f"pythonpath={runner.copy} .build/collections tests/lab tests/run"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-o", path, "-m", "not exact", test]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, env=environment, check=False)
     failed = [line.split(" - ")[0].split("::")[-1] for line in done.stdout.splitlines() if line.startswith("FAILED")]
     return f"`{test}::{failed[0]}`" if done.returncode == 1 and failed else ""
 

@@ -94,7 +94,8 @@ class Runner:
             command += ["--count", str(count)] if count else []
             command += ["--stop"] if stop else []
             environment = {"LD_PRELOAD": str(self._library), "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds * 2 + 300)
+            limit = seconds * 2 + 300
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit, check=False)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         if lines and "trials" in lines[-1]:
             return Result(programme, fs, lines[:-1], lines[-1], "")
