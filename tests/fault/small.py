@@ -13,6 +13,7 @@ process, time and host name namespaces, and a root that holds nothing but the di
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import select
@@ -29,6 +30,7 @@ from typing import Any, NamedTuple
 MEGABYTES = {"ext4": 96, "xfs": 320, "btrfs": 160}
 _NEWNS, _NEWUTS, _NEWPID, _NEWTIME = 0x20000, 0x4000000, 0x20000000, 0x80
 _BIND, _REC, _PRIVATE, _RDONLY = 4096, 16384, 1 << 18, 1
+_BLKFLSBUF = 0x1261
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Say = Callable[..., None]
@@ -116,7 +118,12 @@ class SmallHost:
     def restore(self) -> None:
         self._umount_disk()
         with open(self._loop, "r+b", buffering=0) as disk, open(f"{self._image}.kept", "rb", buffering=0) as kept:
+            # A mounted file system's data goes past the device's own cache, which lives on while the device is open: blocks in it
+            # are as they once were read, and what is written to it need not be what the next mount reads.
+            fcntl.ioctl(disk, _BLKFLSBUF)
             _copy_blocks(kept.fileno(), disk.fileno())
+            os.fsync(disk.fileno())
+            fcntl.ioctl(disk, _BLKFLSBUF)
         self._mount_disk()
 
     def boot(self, function: Callable[[Say], None], *, seconds: float = 30.0, again: bool = False) -> Said:

@@ -40,6 +40,7 @@ mkdir bound
 sync
 cp -a /etc /opt/saved/etc
 cp -a /var/lib/dpkg /var/lib/apt /var/lib/pacman /var/lib/systemd /opt/saved/var/lib/
+cp -a /usr/lib/systemd/system/cron.service /opt/saved/
 """
 
 

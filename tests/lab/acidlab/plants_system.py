@@ -13,9 +13,6 @@ LOCAL_ROUTE = (
     '{"dev": "lo", "dst": "192.0.2.7", "flags": [], "prefsrc": "192.0.2.7", "protocol": "kernel", '
     '"scope": "host", "table": "local", "type": "local"}'
 )
-DROP_IN = (
-    "mkdir /etc/systemd/system/cron.service.d; printf '[Service]\\nEnvironment=PLANT=1\\n' > /etc/systemd/system/cron.service.d/x.conf"
-)
 
 SYSTEM = (
     Plant("dpkg hold", "apt-mark -qq hold cron", "again /var/lib/dpkg", ("apt-hold cron: added", "dpkg cron:ARCH: want"), DPKG_FILES),
@@ -66,17 +63,18 @@ SYSTEM = (
     ),
     Plant(
         "drop-in",
-        f"{DROP_IN}; systemctl daemon-reload",
+        "mkdir /etc/systemd/system/cron.service.d; printf '[Service]\\nEnvironment=PLANT=1\\n' > /etc/systemd/system/cron.service.d/x.conf;"
+        " systemctl daemon-reload",
         "again /etc; systemctl daemon-reload",
         ("unit cron.service: DropInPaths, Environment",),
         SYSTEMD,
     ),
     Plant(
+        # Not a new drop-in: PID 1 knows of its directory only when something makes it look for unit files again.
         "unit file changed behind PID 1's back",
-        DROP_IN,
-        "again /etc; systemctl daemon-reload",
-        ("unit cron.service: NeedDaemonReload",),
-        SYSTEMD,
+        "touch /usr/lib/systemd/system/cron.service",
+        "touch -r /opt/saved/cron.service /usr/lib/systemd/system/cron.service",
+        ("unit cron.service: NeedDaemonReload", "path /usr/lib/systemd/system/cron.service: mtime"),
     ),
     Plant(
         "left running",
