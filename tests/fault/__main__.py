@@ -21,14 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import mutants
 import report
-from programmes import PROGRAMMES, TOP, Result, Runner, engine_hash
-
-BUILD = TOP / ".build" / "fault"
-
-
-def record(result: Result, engine: str) -> None:
-    with open(BUILD / f"{engine}.jsonl", "a", encoding="utf-8") as f:
-        f.write(json.dumps(result._asdict()) + "\n")
+from programmes import BUILD, PROGRAMMES, Runner, engine_hash, record
 
 
 def run_programmes(runner: Runner, only: set[str], first: int, seconds: float) -> bool:

@@ -11,7 +11,7 @@
     reboot    SIGKILL, then an orderly reboot of the host  planned   ansible.builtin.reboot in the play, which goes on and fails or commits
 
 Each host runs one trial after the other; the hosts run at the same time. The oracle is the lab's. One line of JSON for each trial, and a
-last one with the counts.
+last one with the counts, which are added to the results of this engine (report.py).
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ from acidlab.model import Host
 from acidlab.oracle.capture import capture
 from acidlab.oracle.compare import compare
 from acidlab.run import run
+from programmes import Result, record
 
 LATE = 5.0
+REBOOTS = ("reboot", "planned")
 KINDS = ("kill", "stop", "link", "locked", "broken", "reboot", "planned")
 
 CHANGES = """
@@ -93,7 +95,7 @@ class Trial:
             self._inside(["acidctl", "rollback", self._journal()[0]["tx"]])
         if self.kind == "stop":
             time.sleep(1)
-        found = compare(before, capture(self._host), across_boot=self.kind in ("reboot", "planned"))
+        found = compare(before, capture(self._host), across_boot=self.kind in REBOOTS)
         self.problems += [str(difference) for difference in found[:8]]
         if self.problems:
             self.problems.append(self._said[-1500:])
@@ -199,7 +201,7 @@ class Trial:
 def healthy(hosts: list[Host], count: int, seed: int, lease: int) -> int:
     """Without ansible-playbook, which would take most of the time: what is looked for is an undo that nobody wanted."""
     program = (Path(__file__).resolve().parent / "inhost_healthy.py").read_text()
-    found = []
+    found, start = [], time.monotonic()
     for number, host in enumerate(hosts):
         argv = ssh.argv(host, ["python3", "-I", "-", str(seed + number), str(count), str(lease)])
         found.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
@@ -213,7 +215,9 @@ def healthy(hosts: list[Host], count: int, seed: int, lease: int) -> int:
         process.wait()
         bad += count - told["committed"]
         print(json.dumps({"host": host.name, **told}), flush=True)
-    print(json.dumps({"seed": seed, "transactions": count * len(hosts), "false": bad}))
+    counts = {"seed": seed, "points": count * len(hosts), "wrong": bad, "seconds": round(time.monotonic() - start, 1)}
+    print(json.dumps(counts))
+    record(Result("healthy", "btrfs", [{"false": bad}] * bool(bad), counts, ""))
     return 1 if bad else 0
 
 
@@ -233,6 +237,7 @@ def main() -> int:
     if arguments.healthy:
         return healthy(known, arguments.healthy, first, min(arguments.lease, 2))
     done: list[Trial] = []
+    start = time.monotonic()
     lock = threading.Lock()
 
     def host_runs(number: int, host: Host, folder: Path) -> None:
@@ -260,7 +265,14 @@ def main() -> int:
             thread.join()
     bad = [trial for trial in done if trial.problems]
     late = [trial.late for trial in done if trial.late is not None]
-    print(json.dumps({"seed": first, "trials": len(done), "wrong": len(bad), "latest": max(late, default=None)}))
+    counts = {"seed": first, "points": len(done), "wrong": len(bad), "latest": max(late, default=None)}
+    print(json.dumps(counts))
+    for programme, kinds_of in (("deadman", set(KINDS) - set(REBOOTS)), ("reboot", set(REBOOTS))):
+        of = [trial for trial in done if trial.kind in kinds_of]
+        if of:
+            wrong = [{"seed": trial.seed, "kind": trial.kind, "problems": trial.problems} for trial in of if trial.problems]
+            mine = {"seed": first, "points": len(of), "latest": counts["latest"], "seconds": round(time.monotonic() - start, 1)}
+            record(Result(programme, "btrfs", wrong, mine, ""))
     return 1 if bad else 0
 
 

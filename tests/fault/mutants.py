@@ -192,7 +192,7 @@ MUTANTS = (
         "kept links stay in the store after an undo",
         "random ext4",
         "undo.py",
-        "            drop_images(ground, held.stored)\n",
+        "            drop_images(ground, held.stored, whole=not epoch)\n",
         "            pass\n",
     ),
     Mutant(

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import faults
 
 TOP = Path(__file__).resolve().parents[2]
+BUILD = TOP / ".build" / "fault"
 ENGINE = TOP / "plugins" / "module_utils" / "engine"
 # What the engine meets on a host; and the preloaded library must not meet another C library than its own.
 PYTHON = "/usr/bin/python3"
@@ -38,7 +39,7 @@ class Programme(NamedTuple):
 
 
 PROGRAMMES = (
-    Programme("kill", "Kill points", ("ext4", "xfs", "btrfs"), 0.27, 5000, "SIGKILL to all, or to the agent"),
+    Programme("kill", "Kill points, in small hosts", ("ext4", "xfs", "btrfs"), 0.27, 4000, "SIGKILL to all, or to the agent"),
     Programme("recovery", "Crashes in the recovery, to depth 3", ("ext4", "xfs"), 0.12, 1000, "SIGKILL"),
     Programme("cut", "Power cuts, `durability: power`", ("ext4", "xfs"), 0.25, 2000, "power cut"),
     Programme("error", "Errors of the engine's system calls, once or sticky", ("ext4", "xfs"), 0.22, 6000, "error"),
@@ -47,6 +48,13 @@ PROGRAMMES = (
     Programme("order", "Order of writes, `durability: power`", ("ext4", "xfs"), 0.01, 1000, "call let run"),
     Programme("process", "Power cuts, `durability: process`, measured", ("ext4", "xfs"), 0.03, 200, "power cut"),
     Programme("others", "Somebody else's change before the undo", ("ext4",), 0.01, 100, "change"),
+)
+# On hosts of the lab, by programs of their own: hostkill.py and deadman.py.
+HOST_PROGRAMMES = (
+    Programme("hostkill", "Kill points, on real hosts with systemd", ("btrfs",), 0, 1000, "SIGKILL"),
+    Programme("deadman", "Self-rollback by deadline + 5 s", ("btrfs",), 0, 100, "controller dead, stopped, cut off; sshd stopped, broken"),
+    Programme("reboot", "The same across a reboot, and planned reboots", ("btrfs",), 0, 20, "reboot"),
+    Programme("healthy", "Healthy transactions that must not end by themselves", ("btrfs",), 0, 1000, "transaction"),
 )
 
 
@@ -69,6 +77,13 @@ def engine_hash(engine: Path = ENGINE) -> str:
     for path in sorted(engine.rglob("*.py")):
         found.update(path.relative_to(engine).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()[:16]
+
+
+def record(result: Result, engine: str = "") -> None:
+    """Of the engine as it is, or of another one by its hash."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with open(BUILD / f"{engine or engine_hash()}.jsonl", "a", encoding="utf-8") as f:
+        f.write(json.dumps(result._asdict()) + "\n")
 
 
 class Runner:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from programmes import PROGRAMMES, TOP, engine_hash
+from programmes import HOST_PROGRAMMES, PROGRAMMES, TOP, engine_hash
 
 PAGE = TOP / "docs" / "reliability.md"
 BEGIN, END = "<!-- results: written by make fault -->", "<!-- end of results -->"
@@ -28,7 +28,7 @@ def _lines(build: Path, engine: str) -> list[str]:
     lines = [f"Engine `{engine}`, {time.strftime('%Y-%m-%d', time.gmtime())}, on {_machine()}.", ""]
     lines += ["| programme | file system | points | wrong | less than 1 in (95 %) | asked for | seeds from | seconds |"]
     lines += ["|---|---|---|---|---|---|---|---|"]
-    for programme in PROGRAMMES:
+    for programme in (*PROGRAMMES, *HOST_PROGRAMMES):
         of = [one for one in results if one["programme"] == programme.name]
         for fs in programme.file_systems:
             lines.append(_row(programme.title, fs, [one for one in of if one["fs"] == fs], ""))

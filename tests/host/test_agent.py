@@ -92,6 +92,18 @@ def test_what_both_agents_saw_has_the_image_of_the_first(rig: Rig) -> None:
     assert rig.changed(before) == []
 
 
+def test_an_image_that_no_record_names_goes_with_the_undo(rig: Rig) -> None:
+    """What an agent leaves that dies between the two: an inode would have one more name for good."""
+    rig.sh("seq 4000 > kept; seq 4000 > removed")
+    before = rig.look()
+    rig.begin()
+    rig.step("rm removed; echo new > new")
+    rig.sh(f"ln kept /var/lib/acid/store/{rig.tx}/999; echo copy > /var/lib/acid/store/{rig.tx}/c1000; {KILL}")
+    rig.rollback()
+    assert rig.changed(before) == []
+    assert rig.sh(f"ls /var/lib/acid/store/{rig.tx}").out == ""
+
+
 def test_killed_in_a_rollback(rig: Rig) -> None:
     """The next agent does it again, from the start; that is no harm."""
     rig.sh(TREE)

@@ -52,22 +52,27 @@ def undo(store: Store, log: Writer, wanted: Wanted, *, epoch: int, held: Held = 
         if not ground.outcome.differs:
             log.append(Undone(epoch, held.places, held.inodes))
             log.write_head(durable=True)
-            drop_images(ground, held.stored)
+            drop_images(ground, held.stored, whole=not epoch)
     finally:
         ground.close()
     return ground.outcome
 
 
-def drop_images(ground: Ground, keep: frozenset[tuple[int, bytes]] = frozenset()) -> None:
+def drop_images(ground: Ground, keep: frozenset[tuple[int, bytes]], *, whole: bool) -> None:
     """Unlink what the store holds for the epochs that were undone: their links and copies, and what undo staged. Earlier epochs' images
-    stay, and what is to be kept, and trees in quarantine until gc."""
+    stay, and what is to be kept, and trees in quarantine until gc. With the `whole` transaction undone there are no earlier ones: an image
+    that no record names goes too, whose agent died between the two."""
     for number, fs in ground.file_systems.items():
         directory = ground.store.existing_directory(fs)
         if directory < 0:
             continue
         void = {name for of, name in ground.wanted.stored if of == number and (of, name) not in keep}
         for name in names_in(directory):
-            if name not in void and not name.startswith((b"s-", b"t-", b"n-")):
+            if whole:
+                stays = name.startswith(b"q-") or (number, name) in keep
+            else:
+                stays = name not in void and not name.startswith((b"s-", b"t-", b"n-"))
+            if stays:
                 continue
             try:
                 os.unlink(name, dir_fd=directory)
