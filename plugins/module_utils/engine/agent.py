@@ -35,6 +35,7 @@ from . import compensations, deadman, lease, protocol, recovery, retention, shut
 from .drift.verdict import POLICIES
 from .errors import AcidError, NoTransaction, Usage, WrongTransaction
 from .journal import Journal
+from .leftovers import kill_leftovers
 from .model import Step, Transaction
 from .rollback import Manner, roll_back, roll_back_to
 from .trace import filter as trace_filter
@@ -192,7 +193,7 @@ class Agent:
             tx, step = name.split("-", 1)[1].rsplit("-", 2)[:2]
             of_open = value is not None and value.id == tx
             running |= of_open
-            answer_orphans(fd, slots.pending(), errno.EIO)
+            answer_orphans(fd, slots.ids(), errno.EIO)
             tracer = Tracer(
                 name=name,
                 fd=fd,
@@ -443,7 +444,7 @@ class Agent:
         alive = [tracer for tracer in self._left_behind if tracer.name.startswith("acid-%s-" % tx)]
         for tracer in alive:
             tracer.mode = REFUSE
-        recovery.kill_leftovers(self._journal, tx)
+        kill_leftovers(self._journal, tx)
         done = roll_back(self._journal, tx, manner._replace(killed=frozenset(tracer.step for tracer in alive)))
         self._wait_for_controller(tx)
         self._disarm()

@@ -11,9 +11,10 @@ import os
 import time
 import typing as t
 
-from . import cgroups, deadman, lease, shutdown, states
+from . import deadman, lease, shutdown, states
 from .commands import run
 from .journal import Journal
+from .leftovers import kill_leftovers
 from .model import Summary, Transaction
 from .rollback import Manner, roll_back
 from .transaction import boot_id, directory_of, is_durable
@@ -43,15 +44,6 @@ def after_death(journal: Journal, value: Transaction, *, step_was_running: bool)
 def _torn(journal: Journal, value: Transaction) -> bool:
     """Whether a step's process was alive, whatever has become of it since."""
     return any(step.state == states.STARTED for step in journal.steps(value.id))
-
-
-def kill_leftovers(journal: Journal, tx: str) -> None:
-    """Kill the processes of a transaction by the names of their cgroups: they outlive agents."""
-    prefix = "acid-%s-" % tx
-    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        for folder, folders, _files in os.walk(root):
-            for name in [name for name in folders if name.startswith(prefix)]:
-                cgroups.kill(os.path.join(folder, name))
 
 
 def goes_on(journal: Journal, value: Transaction) -> bool:

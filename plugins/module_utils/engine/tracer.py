@@ -37,7 +37,8 @@ class Slots:
         self._map = mmap.mmap(fd, 8 * BATCH)
         self.view = memoryview(self._map)
 
-    def pending(self) -> list[int]:
+    def ids(self) -> list[int]:
+        """The newest calls that were received, answered or not."""
         return [id_ for id_ in self.view.cast("Q").tolist() if id_]
 
     def close(self) -> None:
@@ -89,28 +90,28 @@ class Tracer(threading.Thread):
         note = self._listener.receive()
         self._back(note)
         with self._lock:
-            self._answer(0, note, self._judge(note))
+            self._answer(note, self._judge(note))
 
     def _several(self) -> None:
         """`durability: power`: one write to the disk for all calls that wait."""
         notes = self._listener.receive_all()
         for note in notes:
             self._back(note)
-        judged: list[tuple[int, t.Any, int]] = []
+        judged: list[tuple[t.Any, int]] = []
 
         def let_run() -> None:
             """Also when one of them must wait until another has ended (docs/adr/0011)."""
             lost = self.mode == CAPTURE and not self._on_the_disk()
-            for slot, note, number in judged:
-                self._answer(slot, note, errno.EIO if lost else number)
+            for note, number in judged:
+                self._answer(note, errno.EIO if lost else number)
             judged.clear()
 
         with self._lock:
             if self._capture is not None:
                 self._capture.before_waiting(let_run)
             try:
-                for slot, note in enumerate(notes):
-                    judged.append((slot, note, self._judge(note)))
+                for note in notes:
+                    judged.append((note, self._judge(note)))  # noqa: PERF401 - let_run may empty it meanwhile
                 let_run()
             finally:
                 if self._capture is not None:
@@ -120,12 +121,12 @@ class Tracer(threading.Thread):
         if self._capture is not None:
             self._capture.back(note.thread)
 
-    def _answer(self, slot: int, note: t.Any, number: int) -> None:
+    def _answer(self, note: t.Any, number: int) -> None:
         """While the lock is held: what was looked up for the next call holds only if this one runs before."""
         if number:
-            self._listener.refuse(note.id, number, slot)
+            self._listener.refuse(note.id, number)
         else:
-            self._listener.proceed(note.id, slot)
+            self._listener.proceed(note.id)
 
     def _on_the_disk(self) -> bool:
         """Whether all images are. When the disk failed once it is not asked again: what it dropped it would not name (I1)."""

@@ -11,7 +11,6 @@ row that says COMMITTED. If the agent dies before that row, all is undoable; aft
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
@@ -25,6 +24,7 @@ from .errors import AcidError, Denied, Doomed, StaleToken, WrongState
 from .filesystems import TRACED
 from .journal import Journal
 from .lease import Lease
+from .leftovers import kill_traced
 from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, Summary, Transaction
 from .probes.registry import Probes
 from .report import summary
@@ -459,20 +459,3 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def kill_traced(thread: int) -> None:
-    """Kill a process that left its step's cgroup (su by pam_systemd moves it), unless the number has gone to another one since."""
-    try:
-        with open("/proc/%d/status" % thread, encoding="utf-8", errors="surrogateescape") as f:
-            fields = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
-    except OSError:
-        return
-    if fields.get("Seccomp") == "2" and int(fields.get("Seccomp_filters", "1")) > _own_filters():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(fields["Tgid"]), 9)
-
-
-def _own_filters() -> int:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as f:
-        return next((int(line.split()[1]) for line in f if line.startswith("Seccomp_filters:")), 0)

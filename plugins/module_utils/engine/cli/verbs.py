@@ -16,6 +16,7 @@ from .. import health, recovery, retention, states, units, verify
 from ..drift.verdict import POLICIES
 from ..errors import AcidError, AgentUnavailable, NoTransaction, NotRoot, Usage, WrongState
 from ..journal import PATH, Journal
+from ..leftovers import kill_leftovers
 from ..model import Summary
 from ..probes.registry import Probes, choose
 from ..rollback import Manner, roll_back
@@ -246,7 +247,7 @@ def _recover(arguments: argparse.Namespace) -> int:
         done = recovery.at_lease_end(journal, agent_answers=client.answers)
         return show(arguments, {"recovered": None}) if done is None else _ended(arguments, done)
     if arguments.boot or client.connect() is None:
-        recovery.kill_leftovers(journal, value.id)
+        kill_leftovers(journal, value.id)
         done = recovery.at_boot(journal)
         return show(arguments, {"recovered": None}) if done is None else _ended(arguments, done)
     raise WrongState("Transaction %s is open and its agent runs: this is no crash." % value.id, hint="acidctl rollback ends it.")

@@ -4,13 +4,16 @@
 
     listener = Listener(fd);  note = listener.receive();  listener.answer(note.id, 0)
 
-Each id is written to a slot of shared memory before anything else happens with it, and cleared after the answer: an agent that dies in
-between leaves the id to its successor, which answers EIO (TRACE.md 10). Without that the caller would wait for ever. There are BATCH
-slots: so many calls may be received before the first of them is answered.
+Each id is written to a slot of shared memory before anything else happens with it: an agent that dies before its answer leaves the id to
+its successor, which answers EIO (TRACE.md 10). Without that the caller would wait for ever. There are BATCH slots: so many calls may be
+received before the first of them is answered. An agent that is killed while the kernel wakes it up has received a call and can write
+nothing down any more; on a busy machine that is no rare moment. The kernel numbers a listener's calls one by one (kernel/seccomp.c,
+seccomp_next_notify_id), so the successor also answers those next to the newest that it knows of.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -27,6 +30,8 @@ _CONTINUE, _SYNC_WAKE_UP = 1, 1
 _NOTE = struct.Struct("<QI4xiI8x6Q")  # struct seccomp_notif: id, pid, nr, arch, args
 _ANSWER = struct.Struct("<QqiI")
 _ZERO = bytes(80)
+#: numbers that are tried beyond the newest known one: callers that were interrupted before anybody received them leave gaps
+_AHEAD, _HALF, _WHOLE = 4096, 1 << 63, 1 << 64
 #: calls of one listener that are handled together where each group needs a write to the disk
 BATCH = 16
 
@@ -111,27 +116,28 @@ class Listener:
         events = poll.poll(0)
         return bool(events) and not events[0][1] & select.POLLIN
 
-    def proceed(self, id_: int, slot: int = 0) -> None:
+    def proceed(self, id_: int) -> None:
         """Let the kernel run the call as it is."""
-        self._send(_ANSWER.pack(id_, 0, 0, _CONTINUE), slot)
+        self._send(_ANSWER.pack(id_, 0, 0, _CONTINUE))
 
-    def refuse(self, id_: int, number: int, slot: int = 0) -> None:
+    def refuse(self, id_: int, number: int) -> None:
         """Make the call fail with errno `number`."""
-        self._send(_ANSWER.pack(id_, 0, -number, 0), slot)
+        self._send(_ANSWER.pack(id_, 0, -number, 0))
 
-    def _send(self, answer: bytes, slot: int) -> None:
+    def _send(self, answer: bytes) -> None:
         try:
             fcntl.ioctl(self.fd, _SEND, answer)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
                 raise
-        self._slots[slot * 8 : slot * 8 + 8] = _ZERO[:8]
 
 
-def answer_orphans(fd: int, ids: t.Iterable[int], number: int) -> None:
-    """Fail the calls that a dead agent had received and not answered."""
-    for id_ in ids:
-        try:
+def answer_orphans(fd: int, ids: t.Sequence[int], number: int) -> None:
+    """Fail the calls that a dead agent had received and not answered; `ids`: those that it wrote down. To one that was answered, or that
+    nobody has received yet, the kernel takes no answer (ENOENT, EINPROGRESS)."""
+    if not ids:
+        return
+    newest = max(ids, key=lambda id_: (id_ - ids[0] + _HALF) % _WHOLE)  # they begin anywhere in 64 bits
+    for id_ in (*ids, *((newest + ahead) % _WHOLE for ahead in range(1, _AHEAD))):
+        with contextlib.suppress(OSError):
             fcntl.ioctl(fd, _SEND, _ANSWER.pack(id_, 0, -number, 0))
-        except OSError:
-            pass
