@@ -169,3 +169,14 @@ def test_a_lock_set_while_a_removal_waits_to_be_seen(ext4: Rig) -> None:
         'os.chmod("x", 0o700)\'',
         prepare="mkdir d; seq 5000 > d/big; echo x > x",
     )
+
+
+def test_what_is_gone_from_a_directory_that_was_born_in_an_earlier_step_is_not_missed(rig: Rig) -> None:
+    """As after a power cut that kept the directory, and not what the next step did in it."""
+    before = rig.look()
+    rig.begin()
+    rig.step("mkdir -p born/below; seq 4000 > born/below/old; mkfifo born/fifo")
+    rig.start("sleep 0.6; rm born/below/new born/fifo.new")
+    rig.step("mv born/below/old born/below/new; mv born/fifo born/fifo.new; sleep 1.5")
+    rig.rollback()
+    assert rig.changed(before) == []

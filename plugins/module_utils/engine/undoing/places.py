@@ -214,7 +214,10 @@ class Places:
         kind = stat.S_IFMT(entry.mode)
         image = content or keep
         if basic is None or (kind in (stat.S_IFREG, stat.S_IFLNK) and (image is None or image.how not in (INLINE, COPY))):
-            ground.differs(ground.path(entry), "is gone, and there is no image of it")
+            if self._in_quarantine(entry):
+                ground.outcome.moot.append(ground.path(entry))
+            else:
+                ground.differs(ground.path(entry), "is gone, and there is no image of it")
             return False
         with contextlib.suppress(FileNotFoundError):
             if dirfd == ground.staging(entry.fs):
@@ -223,6 +226,12 @@ class Places:
         ground.unlocking(lambda: make(inode, basic, dirfd, name), (dirfd, b""))
         ground.alias(entry.fs, entry.handle, ground.reader.handle(dirfd, name))
         return True
+
+    def _in_quarantine(self, entry: Entry) -> bool:
+        """Whether the place lies in a directory that nobody wants: it was born in an earlier step that is undone too. What a later step
+        moved in it need not have reached the disk before a power cut."""
+        directory, fs = self._ground.directory(entry.directory), self._ground.file_systems[entry.fs]
+        return directory is not None and fs.path_of(directory).startswith(fs.path_of(self._ground.staging(entry.fs)) + b"/")
 
     def _make_file(self, inode: Inode, basic: Basic, dirfd: int, name: bytes) -> None:
         """With its metadata at once, while it is open: most of what an undo makes anew are many small files."""
