@@ -16,7 +16,7 @@ from ..filesystems import TRACED, FileSystem
 from ..kernel import Reader, Stat
 from ..records import Alias, Entry, Flags
 from ..restore import proc
-from ..store import Store, unlock
+from ..store import Store, names_in, unlock
 from ..undolog import Writer
 from ..wanted import Inode, Wanted
 
@@ -119,6 +119,13 @@ class Ground:
 
     def staging(self, fs: int) -> int:
         return self.store.directory(self.file_systems[fs])
+
+    def only_in_store(self, fs: int, fd: int) -> bool:
+        """Whether nobody has the inode any more: it was born in the epoch's first tick, so that it passed for an old one, was kept, and goes
+        with the store."""
+        directory, seen = self.staging(fs), os.fstat(fd)
+        kept = sum(os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == seen.st_ino for name in names_in(directory))
+        return not stat.S_ISDIR(seen.st_mode) and kept == seen.st_nlink
 
     @staticmethod
     def staged_name(kind: bytes, fs: int, handle: bytes) -> bytes:

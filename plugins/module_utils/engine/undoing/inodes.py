@@ -127,7 +127,7 @@ class Inodes:
                 continue
             try:
                 wrong = restore.differences(fd, basic, self._wanted.xattrs_of(inode), sized=inode in self._wanted.contents)
+                if wrong and os.fsdecode(basic.path) not in skip and not self._ground.only_in_store(inode[0], fd):
+                    self._ground.differs(basic.path, ", ".join(wrong))
             finally:
                 os.close(fd)
-            if wrong and os.fsdecode(basic.path) not in skip:
-                self._ground.differs(basic.path, ", ".join(wrong))
