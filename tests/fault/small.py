@@ -91,11 +91,25 @@ class SmallHost:
         _mount(self._loop.encode(), os.fsencode(self.root), self.fs.encode(), 0, options)
 
     def _umount_disk(self) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while _libc.umount2(os.fsencode(self.root), 0):
-            if time.monotonic() > end:
-                raise TimeoutError(f"{self.root} is still in use")
-            time.sleep(0.002)
+            self._wait(end)
+        # It lives for a moment after its last mount and process, and whoever mounts it then gets that one, without power.
+        while not self._is_free():
+            self._wait(end)
+
+    def _wait(self, end: float) -> None:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{self.root} is still in use")
+        time.sleep(0.002)
+
+    def _is_free(self) -> bool:
+        """Whether no file system has the device."""
+        try:
+            os.close(os.open(self._loop, os.O_RDONLY | os.O_EXCL))
+        except OSError:
+            return False
+        return True
 
     def cycle(self) -> None:
         """All processes are dead. The file system may live a little longer than they."""

@@ -121,8 +121,8 @@ class Ground:
         return self.store.directory(self.file_systems[fs])
 
     def only_in_store(self, fs: int, fd: int) -> bool:
-        """Whether nobody has the inode any more: it was born in the epoch's first tick, so that it passed for an old one, was kept, and goes
-        with the store."""
+        """Whether nobody has the inode any more: born in the epoch's first tick, it passed for an old one, was kept, and goes with the
+        store."""
         directory, seen = self.staging(fs), os.fstat(fd)
         kept = sum(os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == seen.st_ino for name in names_in(directory))
         return not stat.S_ISDIR(seen.st_mode) and kept == seen.st_nlink
