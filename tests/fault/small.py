@@ -13,7 +13,6 @@ process, time and host name namespaces, and a root that holds nothing but the di
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import select
@@ -30,7 +29,6 @@ from typing import Any, NamedTuple
 MEGABYTES = {"ext4": 96, "xfs": 320, "btrfs": 160}
 _NEWNS, _NEWUTS, _NEWPID, _NEWTIME = 0x20000, 0x4000000, 0x20000000, 0x80
 _BIND, _REC, _PRIVATE, _RDONLY = 4096, 16384, 1 << 18, 1
-_BLKFLSBUF = 0x1261
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Say = Callable[..., None]
@@ -67,11 +65,7 @@ class SmallHost:
         with open(image, "wb") as f:
             f.truncate(MEGABYTES[fs] << 20)
         subprocess.run([f"mkfs.{fs}", "-q", str(image)], check=True, stdout=subprocess.DEVNULL)
-        done = subprocess.run(["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True)
-        self._loop = done.stdout.strip()
-        # Given back when the last who holds it ends, however that is: while it is not mounted, this does.
-        self._held = os.open(self._loop, os.O_RDONLY | os.O_CLOEXEC)
-        subprocess.run(["losetup", "-d", self._loop], check=True)
+        self._loop, self._held = _plug_in(image)
         self._errors = memory / "errors"
         self._boot_id, self._offset = folder / "boot_id", 0
         self._mount_disk()
@@ -114,6 +108,7 @@ class SmallHost:
     def cycle(self) -> None:
         """All processes are dead. The file system may live a little longer than they."""
         self._umount_disk()
+        self._plug_in_anew()
         end = time.monotonic() + 20
         while True:
             try:
@@ -123,6 +118,11 @@ class SmallHost:
                     raise
                 time.sleep(0.005)
 
+    def _plug_in_anew(self) -> None:
+        """The kernel's cache of a device lives for as long as it is open, and may show what never was on the disk."""
+        os.close(self._held)
+        self._loop, self._held = _plug_in(self._image)
+
     def keep(self) -> None:
         """Remember the disk as it is now, for `restore`."""
         self._umount_disk()
@@ -131,13 +131,9 @@ class SmallHost:
 
     def restore(self) -> None:
         self._umount_disk()
-        with open(self._loop, "r+b", buffering=0) as disk, open(f"{self._image}.kept", "rb", buffering=0) as kept:
-            # A mounted file system's data goes past the device's own cache, which lives on while the device is open: blocks in it
-            # are as they once were read, and what is written to it need not be what the next mount reads.
-            fcntl.ioctl(disk, _BLKFLSBUF)
+        with open(self._image, "r+b", buffering=0) as disk, open(f"{self._image}.kept", "rb", buffering=0) as kept:
             _copy_blocks(kept.fileno(), disk.fileno())
-            os.fsync(disk.fileno())
-            fcntl.ioctl(disk, _BLKFLSBUF)
+        self._plug_in_anew()
         self._mount_disk()
 
     def boot(self, function: Callable[[Say], None], *, seconds: float = 30.0, again: bool = False) -> Said:
@@ -212,6 +208,15 @@ class SmallHost:
         _mount(b"sysfs", at("sys"), b"sysfs", _RDONLY)
         for name in ("run", "tmp"):
             _mount(b"tmpfs", at(name), b"tmpfs", 0)
+
+
+def _plug_in(image: Path) -> tuple[str, int]:
+    """(loop device, a descriptor of it). It is given back when the last who has it open ends, however that is: a mount, or else that."""
+    done = subprocess.run(["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True)
+    loop = done.stdout.strip()
+    held = os.open(loop, os.O_RDONLY | os.O_CLOEXEC)
+    subprocess.run(["losetup", "-d", loop], check=True)
+    return loop, held
 
 
 def _copy_blocks(source: int, target: int) -> None:
