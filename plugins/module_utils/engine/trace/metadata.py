@@ -62,8 +62,10 @@ class Metadata:
             return
         self._touch(caller.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, follow), aspects, mode)
 
-    def _touch(self, place: Place, aspects: Aspects, mode: bool = False) -> None:
+    def _touch(self, place: Place | None, aspects: Aspects, mode: bool = False) -> None:
         """`mode`: the call is a chmod, which changes an ACL too."""
+        if place is None:
+            return
         images, found = self._images, place.found
         try:
             if found is None:
@@ -90,6 +92,8 @@ class Metadata:
             self._caller.turns.alone()
             self._touch(self._caller.inode(signed(arguments[0])), _FLAGS)
         elif does == "content_fd":
-            self._contents.open_place(self._caller.inode(signed(arguments[0])), os.O_RDWR)
+            place = self._caller.inode(signed(arguments[0]))
+            if place is not None:
+                self._contents.open_place(place, os.O_RDWR)
         elif does is not None:
             self._images.tell(IRREVERSIBLE, "ioctl %#x (%s)" % (request, does))

@@ -37,6 +37,8 @@ class Names:
 
     def create(self, arguments: Arguments, call: Call) -> None:
         place = self._caller.place(arguments, call.at[0], call.at[1], False)
+        if place is None:
+            return
         try:
             self.absent(place)
         finally:
@@ -61,6 +63,8 @@ class Names:
         if is_rmdir:
             self._caller.turns.alone()
         place = self._caller.place(arguments, call.at[0], call.at[1], False)
+        if place is None:
+            return
         try:
             self._removed(place, is_rmdir)
         finally:

@@ -24,7 +24,8 @@ from .. import kernel
 
 _RECEIVE, _SEND, _ID_VALID, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x40082104
 _CONTINUE, _SYNC_WAKE_UP = 1, 1
-_NOTE = struct.Struct("<QI4xiI8x6Q")  # struct seccomp_notif: id, pid, nr, arch, args
+_HEAD, _ARGUMENTS = struct.Struct("<QI4xiI"), struct.Struct("<6Q")  # struct seccomp_notif: id, pid, flags, nr, arch; ip; args
+_ARGUMENTS_AT = 32
 _ANSWER = struct.Struct("<QqiI")
 _ZERO = bytes(80)
 #: calls of one listener that are handled together where each group needs a write to the disk
@@ -102,8 +103,7 @@ class Listener:
                     continue  # the caller died between the wake-up and the receive
                 raise Gone from error
             self._slots[slot * 8 : slot * 8 + 8] = buffer[:8]
-            fields = _NOTE.unpack(buffer)
-            return _new_note((*fields[:4], fields[4:]))
+            return _new_note((*_HEAD.unpack_from(buffer), _ARGUMENTS.unpack_from(buffer, _ARGUMENTS_AT)))
 
     def _hung_up(self) -> bool:
         poll = select.poll()
