@@ -124,7 +124,7 @@ class Reader:
         if _syscall(_NAME_TO_HANDLE, dirfd, name, self._handle_pointer, self._mount_id_pointer, flags) < 0:
             raise fail(name)
         view = self._handle_view  # struct file_handle: size (u32), type (s32), the handle itself
-        return bytes(view[4 : 8 + view[0]])
+        return view[4 : 8 + view[0]].tobytes()
 
 
 def open_by_handle(mount_fd: int, handle: bytes, flags: int) -> int:
@@ -155,9 +155,11 @@ def their_file(process: int, fd: int) -> int:
     return t.cast(int, mine)
 
 
-def same_file(thread: int, theirs: int, mine: int) -> bool:
-    """Whether descriptor `theirs` of a thread is the same open file as our `mine`; False, too, where the kernel has no kcmp(2)."""
-    return bool(_syscall(_KCMP, os.getpid(), thread, 0, mine, theirs) == 0)
+def same_file(process: int, mine: int, thread: int, theirs: int) -> bool:
+    """Whether our descriptor `mine` is the same open file as `theirs` of a thread; False, too, where the kernel has no kcmp(2).
+
+    `process`: our own id, since to ask for it takes a tenth of the time of the call."""
+    return t.cast(bool, _syscall(_KCMP, process, thread, 0, mine, theirs) == 0)
 
 
 def private_mount(path: bytes) -> int:

@@ -21,7 +21,7 @@ import struct
 import time
 import typing as t
 
-from .. import kernel
+from .. import kernel, records
 from ..errors import Denied, StepRefused
 from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, mounts_of, policy
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
@@ -31,7 +31,6 @@ from ..records import (
     INLINE,
     LINK,
     NOTHING,
-    Basic,
     Content,
     DirectorySeen,
     Dropped,
@@ -349,10 +348,16 @@ class Images:
     # -- inodes ----------------------------------------------------------------------------------------------------------
 
     def _basic(self, fs: FileSystem, handle: bytes, state: Stat, key: Key, path: bytes) -> None:
-        self.log.append(
-            Basic(self.step, fs.number, handle, state.mode, state.uid, state.gid, state.rdev, state.size, state.atime, state.mtime, path)
-        )
+        _dev, _ino, _btime, mode, _nlink, uid, gid, size, rdev, atime, mtime, _ctime, _attributes = state
+        self.log.append_packed(records.BASIC, records.basic(self.step, fs.number, handle, mode, uid, gid, rdev, size, atime, mtime, path))
         self._seen_basic.add(key)
+
+    def basic_seen(self, key: Key) -> bool:
+        return key in self._seen_basic
+
+    def touch_basic(self, directory: Directory, handle: bytes, state: Stat, key: Key, name: bytes) -> None:
+        """Image of owner, mode and times of the old inode that stands at a name in the directory, and is not `basic_seen`."""
+        self._basic(directory.fs, handle, state, key, directory.path + b"/" + name)
 
     def mode_changes(self, key: Key, mode: int) -> None:
         """chmod is about to change the mode, and with it an ACL. To ask each inode for one would cost more than to remember."""

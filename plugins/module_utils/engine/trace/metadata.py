@@ -11,6 +11,7 @@ from ..model import IRREVERSIBLE
 from .caller import Arguments, Caller, signed, value
 from .calls import IOCTLS, Call
 from .contents import Contents
+from .express import Express
 from .images import BASIC, Aspects, Images
 from .inodes import inode_at
 from .resolve import Place
@@ -23,6 +24,7 @@ class Metadata:
 
     def __init__(self, images: Images, caller: Caller, contents: Contents) -> None:
         self._images, self._caller, self._contents = images, caller, contents
+        self._express = Express(images, caller)
 
     def basic(self, arguments: Arguments, call: Call) -> None:
         self._named(arguments, call, BASIC)
@@ -56,6 +58,8 @@ class Metadata:
         if not text:
             if dfd >= 0:  # utimensat(fd, NULL), fchownat(fd, "", AT_EMPTY_PATH)
                 self._touch(caller.inode(signed(arguments[dfd])), aspects, mode)
+            return
+        if dfd >= 0 and aspects is BASIC and self._express.basic(signed(arguments[dfd]), text, mode=mode):
             return
         follow = not value(arguments, at) & AT_SYMLINK_NOFOLLOW
         if caller.newborn_file(text) if follow else caller.newborn_name(text):
