@@ -40,6 +40,12 @@ class Caller:
         except OSError as error:
             raise foretold(error) from None
 
+    def texts(self, first: int, second: int) -> tuple[bytes, bytes]:
+        try:
+            return self._memory.strings(self.thread, first, second)
+        except OSError as error:
+            raise foretold(error) from None
+
     def memory(self, address: int, length: int) -> bytes:
         try:
             return self._memory.read(self.thread, address, length)
