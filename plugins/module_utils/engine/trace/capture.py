@@ -38,12 +38,12 @@ class Capture:
         self._contents = Contents(images, self._caller, names)
         changing = (names, self._contents, Metadata(images, self._caller, self._contents))
         parts = (*changing, Surroundings(images, self._caller, names))
-        self._handlers: dict[str, t.Callable[[Arguments, Call], None]] = {
-            call.does: next(getattr(part, call.does) for part in parts if hasattr(part, call.does))
+        #: by `does`: the handler, and whether such a call takes turns with those of other threads
+        self._handlers: dict[str, tuple[t.Callable[[Arguments, Call], None], bool]] = {
+            call.does: next((getattr(part, call.does), part in changing) for part in parts if hasattr(part, call.does))
             for call in CALLS
             if call.does != "refuse"
         }
-        self._taking_turns = {does for does in self._handlers if any(hasattr(part, does) for part in changing)}
 
     def resolver(self) -> Resolver:
         """A new step's resolver."""
@@ -71,10 +71,10 @@ class Capture:
         images, caller = self.images, self._caller
         images.step, images.thread = step, note.thread
         caller.resolver, caller.thread = resolver, note.thread
-        images.raced = caller.turns.take(note.thread, note.number) if call.does in self._taking_turns else False
-        if images.unsettled:
+        handler, takes_turn = self._handlers[call.does]
+        images.raced = caller.turns.take(note.thread, note.number) if takes_turn else False
+        if images.pending:
             images.settle()
-        handler = self._handlers[call.does]
         try:
             try:
                 handler(note.arguments, call)

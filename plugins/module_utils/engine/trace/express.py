@@ -27,11 +27,12 @@ class Express:
         self._directory: Directory | None = None
 
     def basic(self, dfd: int, name: bytes, *, mode: bool) -> bool:
-        """Whether the image of owner, mode and times is taken. False: nothing is, go the general way. `mode`: the call is a chmod."""
+        """Whether the image of owner, mode and times is taken. False: nothing is, go the general way. `name`: without a slash; `mode`: the
+        call is a chmod."""
         images, caller = self._images, self._caller
         workplace = caller.workplace
         state = workplace.state
-        if state is None or images.raced or caller.resolver.careful or b"/" in name or name in _DOTS:
+        if state is None or images.raced or caller.resolver.careful or name in _DOTS:
             return False
         if not workplace.is_here(caller.thread, dfd):
             return False
@@ -52,5 +53,5 @@ class Express:
         if mode:
             images.mode_changes(key, found.mode)
         if handle:
-            images.touch_basic(directory, handle, found, key, name)
+            images.basic(directory.fs, handle, found, key, directory.path + b"/" + name)
         return True

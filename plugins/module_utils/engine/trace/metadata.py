@@ -59,7 +59,7 @@ class Metadata:
             if dfd >= 0:  # utimensat(fd, NULL), fchownat(fd, "", AT_EMPTY_PATH)
                 self._touch(caller.inode(signed(arguments[dfd])), aspects, mode)
             return
-        if dfd >= 0 and aspects is BASIC and self._express.basic(signed(arguments[dfd]), text, mode=mode):
+        if dfd >= 0 and aspects is BASIC and b"/" not in text and self._express.basic(signed(arguments[dfd]), text, mode=mode):
             return
         follow = not value(arguments, at) & AT_SYMLINK_NOFOLLOW
         if caller.newborn_file(text) if follow else caller.newborn_name(text):

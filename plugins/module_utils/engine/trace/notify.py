@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import functools
 import os
 import select
 import struct
@@ -26,7 +25,7 @@ _RECEIVE, _SEND, _ID_VALID, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x4
 _CONTINUE, _SYNC_WAKE_UP = 1, 1
 _HEAD, _ARGUMENTS = struct.Struct("<QI4xiI"), struct.Struct("<6Q")  # struct seccomp_notif: id, pid, flags, nr, arch; ip; args
 _ARGUMENTS_AT = 32
-_ANSWER = struct.Struct("<QqiI")
+_ANSWER, _ID = struct.Struct("<QqiI"), struct.Struct("=Q")
 _ZERO = bytes(80)
 #: calls of one listener that are handled together where each group needs a write to the disk
 BATCH = 16
@@ -42,7 +41,7 @@ class Note(t.NamedTuple):
     arguments: tuple[int, int, int, int, int, int]
 
 
-_new_note = functools.partial(tuple.__new__, Note)
+_new_note: t.Callable[..., Note] = t.cast(t.Any, tuple.__new__)  # a third of the time of Note(...)
 
 
 class Gone(Exception):
@@ -102,8 +101,9 @@ class Listener:
                         raise Gone from None
                     continue  # the caller died between the wake-up and the receive
                 raise Gone from error
-            self._slots[slot * 8 : slot * 8 + 8] = buffer[:8]
-            return _new_note((*_HEAD.unpack_from(buffer), _ARGUMENTS.unpack_from(buffer, _ARGUMENTS_AT)))
+            head = _HEAD.unpack_from(buffer)
+            _ID.pack_into(self._slots, 8 * slot, head[0])
+            return _new_note(Note, (*head, _ARGUMENTS.unpack_from(buffer, _ARGUMENTS_AT)))
 
     def _hung_up(self) -> bool:
         poll = select.poll()
@@ -125,7 +125,7 @@ class Listener:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
                 raise
-        self._slots[slot * 8 : slot * 8 + 8] = _ZERO[:8]
+        _ID.pack_into(self._slots, 8 * slot, 0)
 
 
 def answer_orphans(fd: int, ids: t.Iterable[int], number: int) -> None:
