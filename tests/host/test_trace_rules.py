@@ -159,6 +159,46 @@ call('creat', b'created', 0o644); call('mknod', b'node', 0o10600, 0); call('trun
     )
 
 
+def test_rule_07_a_handle_and_a_newborn_directory(rig: Rig) -> None:
+    """The descriptor of open_by_handle_at says no more than the file system: what the handle means is old all the same."""
+    rig.exact_python(
+        """
+os.mkdir('new')
+fd = call('open_by_handle_at', os.open('new', os.O_RDONLY), handle_of(b'big'), os.O_WRONLY | os.O_TRUNC)
+os.write(fd, b'by handle')
+""",
+        prepare=FILES,
+    )
+
+
+def test_bare_names_in_one_directory(rig: Rig) -> None:
+    """What takes the express lane, what may not, and a descriptor's number that comes to mean another directory."""
+    rig.exact_python(
+        """
+d, other = os.open('d', os.O_RDONLY), os.open('other', os.O_RDONLY)
+for n in range(50):
+    os.chmod('f%d' % n, 0o711, dir_fd=d)
+os.chmod('link', 0o755, dir_fd=d)
+os.chmod('f1', 0o600, dir_fd=d)
+open('d/new', 'w').close()
+os.chmod('new', 0o600, dir_fd=d)
+os.rename('d/f2', 'd/f3')
+os.chmod('f3', 0o640, dir_fd=d)
+os.utime('f6', ns=(1, 2), dir_fd=d)
+os.utime('link', ns=(3, 4), dir_fd=d, follow_symlinks=False)
+os.chown('f7', 1, 1, dir_fd=d)
+os.setxattr('d/f4', 'user.x', b'x')
+os.unlink('f5', dir_fd=d)
+os.dup2(other, d)
+for n in range(5):
+    os.chmod('f%d' % n, 0o604, dir_fd=d)
+os.chmod('hard', 0o666, dir_fd=d)
+""",
+        prepare=f"{FILES}; mkdir other; for n in $(seq 0 49); do echo $n > d/f$n; echo $n > other/f$n; done; ln -s ../one d/link; "
+        "ln d/f5 other/hard; setfacl -m u:1:rw d/f4",
+    )
+
+
 def test_rule_07_descriptors_from_outside(rig: Rig) -> None:
     """0 to 2 redirected outside the shim are imaged; what is open above 2 is closed."""
     rig.sh(f"{FILES}; cp big out; cp big err; cp big nine")

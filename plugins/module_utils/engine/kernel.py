@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import functools
 import os
 import struct
 import typing as t
@@ -74,7 +73,7 @@ class Stat(t.NamedTuple):
 
 # struct statx (include/uapi/linux/stat.h): mask, attributes, nlink, owner, mode, ino, size, times a b c m, rdev, dev; "x" skips the rest
 _STATX = struct.Struct("<I4xQIIIH2xQQ16xqI4xqI4xqI4xqI4xIIII")
-_new_stat = functools.partial(tuple.__new__, Stat)  # a third of the time of Stat(...), which is half of that of the call
+_new_stat: t.Callable[..., Stat] = t.cast(t.Any, tuple.__new__)  # a third of the time of Stat(...), which is half of that of the call
 
 
 def fail(what: bytes | str) -> OSError:
@@ -102,7 +101,7 @@ class Reader:
             mask, attributes, nlink, uid, gid, mode, ino, size,
             asec, ansec, bsec, bnsec, csec, cnsec, msec, mnsec, rmajor, rminor, major, minor,
         ) = _STATX.unpack_from(self._statx_view)  # fmt: skip
-        return _new_stat((
+        return _new_stat(Stat, (
             (major << 32) | minor, ino, bsec * 1000000000 + bnsec if mask & STATX_BTIME else 0, mode, nlink, uid, gid, size,
             os.makedev(rmajor, rminor) if rmajor or rminor else 0,
             asec * 1000000000 + ansec, msec * 1000000000 + mnsec, csec * 1000000000 + cnsec, attributes,
@@ -124,7 +123,7 @@ class Reader:
         if _syscall(_NAME_TO_HANDLE, dirfd, name, self._handle_pointer, self._mount_id_pointer, flags) < 0:
             raise fail(name)
         view = self._handle_view  # struct file_handle: size (u32), type (s32), the handle itself
-        return bytes(view[4 : 8 + view[0]])
+        return view[4 : 8 + view[0]].tobytes()
 
 
 def open_by_handle(mount_fd: int, handle: bytes, flags: int) -> int:
@@ -155,9 +154,11 @@ def their_file(process: int, fd: int) -> int:
     return t.cast(int, mine)
 
 
-def same_file(thread: int, theirs: int, mine: int) -> bool:
-    """Whether descriptor `theirs` of a thread is the same open file as our `mine`; False, too, where the kernel has no kcmp(2)."""
-    return bool(_syscall(_KCMP, os.getpid(), thread, 0, mine, theirs) == 0)
+def same_file(process: int, mine: int, thread: int, theirs: int) -> bool:
+    """Whether our descriptor `mine` is the same open file as `theirs` of a thread; False, too, where the kernel has no kcmp(2).
+
+    `process`: our own id, since to ask for it takes a tenth of the time of the call."""
+    return t.cast(bool, _syscall(_KCMP, process, thread, 0, mine, theirs) == 0)
 
 
 def private_mount(path: bytes) -> int:

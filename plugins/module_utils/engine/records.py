@@ -11,6 +11,8 @@ from .errors import JournalDamaged
 
 # How a KEEP or CONTENT image is stored
 LINK, INLINE, COPY, NOTHING = 1, 2, 3, 4
+#: The kind of a Basic
+BASIC = 6
 
 
 class FileSystemSeen(t.NamedTuple):
@@ -231,12 +233,19 @@ _HELD, _LEFT, _STEP, _SEALED, _UNDO_RUN = (
 )
 
 
+def basic(
+    step: int, fs: int, handle: bytes, mode: int, uid: int, gid: int, rdev: int, size: int, atime: int, mtime: int, path: bytes
+) -> bytes:
+    """The payload of a Basic, the most frequent record, without the object."""
+    return _BASIC.pack(step, fs, len(handle), mode, uid, gid, rdev, size, atime, mtime) + handle + path
+
+
 def encode(r: Image) -> tuple[int, bytes]:
     """The record's kind and payload."""
     if isinstance(r, Entry):
         return 4, _ENTRY.pack(r.step, r.directory, r.mode, r.fs, len(r.handle)) + r.handle + r.name
     if isinstance(r, Basic):
-        return 6, _BASIC.pack(r.step, r.fs, len(r.handle), r.mode, r.uid, r.gid, r.rdev, r.size, r.atime, r.mtime) + r.handle + r.path
+        return BASIC, basic(*r)
     if isinstance(r, Keep):
         return 5, _KEEP.pack(r.step, r.fs, len(r.handle), r.how, r.number) + r.handle + r.data
     if isinstance(r, Content):
@@ -277,7 +286,7 @@ def decode(kind: int, data: bytes) -> Image:
     if kind == 4:
         step, directory, mode, fs, n = _ENTRY.unpack_from(data)
         return Entry(step, directory, mode, fs, data[15 : 15 + n], data[15 + n :])
-    if kind == 6:
+    if kind == BASIC:
         step, fs, n, mode, uid, gid, rdev, size, atime, mtime = _BASIC.unpack_from(data)
         return Basic(step, fs, data[51 : 51 + n], mode, uid, gid, rdev, size, atime, mtime, data[51 + n :])
     if kind == 5:

@@ -71,6 +71,7 @@ class Tracer(threading.Thread):
         self._lock, self._capture = lock, capture
         self._failed, self._denied, self._lost, self._ended = failed, denied, lost, ended
         self._listener = Listener(fd, slots.view)
+        self._back: t.Callable[[int], None] = capture.back if capture is not None else lambda thread: None
         #: threads that made a traced call: they can be found again when they left the step's cgroup
         self.threads: set[int] = set()
         machine = MACHINES[os.uname().machine]
@@ -87,16 +88,22 @@ class Tracer(threading.Thread):
             self._ended(self)
 
     def _one(self) -> None:
-        note = self._listener.receive()
-        self._back(note)
-        with self._lock:
-            self._answer(note, self._judge(note))
+        receive, proceed, back, judge, lock = self._listener.receive, self._listener.proceed, self._back, self._judge, self._lock
+        while True:
+            note = receive()
+            back(note.thread)
+            with lock:
+                number = judge(note)
+                if number:
+                    self._answer(note, number)
+                else:
+                    proceed(note.id)
 
     def _several(self) -> None:
         """`durability: power`: one write to the disk for all calls that wait."""
         notes = self._listener.receive_all()
         for note in notes:
-            self._back(note)
+            self._back(note.thread)
         judged: list[tuple[t.Any, int]] = []
 
         def let_run() -> None:
@@ -116,10 +123,6 @@ class Tracer(threading.Thread):
             finally:
                 if self._capture is not None:
                     self._capture.before_waiting(None)
-
-    def _back(self, note: t.Any) -> None:
-        if self._capture is not None:
-            self._capture.back(note.thread)
 
     def _answer(self, note: t.Any, number: int) -> None:
         """While the lock is held: what was looked up for the next call holds only if this one runs before."""

@@ -69,7 +69,10 @@ class Writer:
     def append(self, record: Image) -> None:
         """One frame. While it is being copied its length says so, so that a writer's death is seen; where there is no space for it, it
         raises, and the change must not happen."""
-        kind, payload = encode(record)
+        self.append_packed(*encode(record))
+
+    def append_packed(self, kind: int, payload: bytes) -> None:
+        """Likewise, of a record that is packed already."""
         length = len(payload)
         body = _FRAME.pack(length, self.count, kind) + payload
         chain = hashlib.blake2b(self._chain + body, digest_size=_CHAIN).digest()

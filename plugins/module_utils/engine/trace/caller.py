@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 import struct
 
@@ -25,10 +26,6 @@ class WillFail(Exception):
     """The call will fail by itself, so it changes nothing."""
 
 
-class NoImage(WillFail):
-    """The call may succeed, and changes only what was born in the epoch."""
-
-
 class Caller:
     """Set `thread` and `resolver` before each call. Every method raises WillFail where the call itself will fail."""
 
@@ -40,6 +37,12 @@ class Caller:
     def text(self, address: int) -> bytes:
         try:
             return self._memory.string(self.thread, address)
+        except OSError as error:
+            raise foretold(error) from None
+
+    def texts(self, first: int, second: int) -> tuple[bytes, bytes]:
+        try:
+            return self._memory.strings(self.thread, first, second)
         except OSError as error:
             raise foretold(error) from None
 
@@ -74,21 +77,31 @@ class Caller:
         """Whether what happens to the inode that this path leads to needs no image: it is a newborn name, and no symlink or device."""
         if not self.newborn_name(text):
             return False
-        found = self.resolver.reader.stat_or_none(AT_FDCWD, text)
-        return found is None or stat.S_ISREG(found.mode) or stat.S_ISDIR(found.mode)
+        try:
+            mode = os.lstat(text).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
-    def place(self, arguments: Arguments, dfd: int, path: int, follow: bool) -> Place:
-        """Where the path leads. WillFail, too, where what happens there needs no image."""
+    def place(self, arguments: Arguments, dfd: int, path: int, follow: bool) -> Place | None:
+        """Where the path leads; None where what happens there needs no image."""
         text = self.text(arguments[path])
         if self.newborn_file(text) if follow else self.newborn_name(text):
-            raise NoImage
+            return None
         return self.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, follow)
 
-    def inode(self, dfd: int) -> Place:
-        """What the caller's descriptor is open on. NoImage where that was born in the epoch."""
+    def inode(self, dfd: int) -> Place | None:
+        """What the caller's descriptor is open on; None where that was born in the epoch."""
         try:
             if dfd >= 0 and self.newborn.born(self.resolver.state(self.thread, dfd)):
-                raise NoImage
+                return None
+        except OSError as error:
+            raise foretold(error) from None
+        return self.opened(dfd)
+
+    def opened(self, dfd: int) -> Place:
+        """What the caller's descriptor is open on, newborn or not."""
+        try:
             fd, state = self.resolver.inode(self.thread, dfd)
         except OSError as error:
             raise foretold(error) from None

@@ -13,7 +13,7 @@ import os
 import typing as t
 
 from ..model import IRREVERSIBLE
-from .caller import Arguments, Caller, NoImage, WillFail
+from .caller import Arguments, Caller, WillFail
 from .calls import CALLS, Call
 from .contents import Contents
 from .images import Images
@@ -32,16 +32,18 @@ class Capture:
         self.images = images
         self._newborn = Newborn(images)
         self._caller = Caller(self.resolver(), self._newborn)
+        #: the thread makes a call: all that needs no lock
+        self.back = self._caller.turns.back
         names = Names(images, self._caller)
         self._contents = Contents(images, self._caller, names)
         changing = (names, self._contents, Metadata(images, self._caller, self._contents))
         parts = (*changing, Surroundings(images, self._caller, names))
-        self._handlers: dict[str, t.Callable[[Arguments, Call], None]] = {
-            call.does: next(getattr(part, call.does) for part in parts if hasattr(part, call.does))
+        #: by `does`: the handler, and whether such a call takes turns with those of other threads
+        self._handlers: dict[str, tuple[t.Callable[[Arguments, Call], None], bool]] = {
+            call.does: next((getattr(part, call.does), part in changing) for part in parts if hasattr(part, call.does))
             for call in CALLS
             if call.does != "refuse"
         }
-        self._taking_turns = {does for does in self._handlers if any(hasattr(part, does) for part in changing)}
 
     def resolver(self) -> Resolver:
         """A new step's resolver."""
@@ -60,10 +62,6 @@ class Capture:
         self._caller.workplace.let_go()
         self.images.epoch(epoch, step)
 
-    def back(self, thread: int) -> None:
-        """The thread makes a call. The only method that needs no lock."""
-        self._caller.turns.back(thread)
-
     def before_waiting(self, let_run: t.Callable[[], None] | None) -> None:
         """What lets the calls run that were handled and still wait, should the next one have to wait for theirs."""
         self._caller.turns.let_run = let_run
@@ -73,15 +71,15 @@ class Capture:
         images, caller = self.images, self._caller
         images.step, images.thread = step, note.thread
         caller.resolver, caller.thread = resolver, note.thread
-        images.raced = caller.turns.take(note.thread, note.number) if call.does in self._taking_turns else False
-        if images.unsettled:
+        handler, takes_turn = self._handlers[call.does]
+        images.raced = caller.turns.take(note.thread, note.number) if takes_turn else False
+        if images.pending:
             images.settle()
-        handler = self._handlers[call.does]
         try:
             try:
                 handler(note.arguments, call)
-            except WillFail as fails:  # so it looks, and a directory may be under way that makes the path good
-                if images.raced and not isinstance(fails, NoImage) and caller.turns.alone():
+            except WillFail:  # so it looks, and a directory may be under way that makes the path good
+                if images.raced and caller.turns.alone():
                     handler(note.arguments, call)
         except WillFail:
             pass
@@ -115,5 +113,6 @@ class Capture:
             with contextlib.suppress(WillFail, OSError):
                 with open("/proc/%d/fdinfo/%d" % (process, dfd), encoding="ascii") as f:
                     flags = next(int(line.split()[1], 8) for line in f if line.startswith("flags:"))
-                if flags & (os.O_WRONLY | os.O_RDWR):
-                    self._contents.open_place(self._caller.inode(dfd), flags & ~os.O_CREAT)
+                place = self._caller.inode(dfd) if flags & (os.O_WRONLY | os.O_RDWR) else None
+                if place is not None:
+                    self._contents.open_place(place, flags & ~os.O_CREAT)

@@ -54,7 +54,9 @@ class Contents:
     def _opened(self, arguments: Arguments, dfd: int, path: int, flags: int) -> None:
         if not flags & os.O_PATH:
             follow = not (flags & os.O_NOFOLLOW or (flags & os.O_CREAT and flags & os.O_EXCL))
-            self.open_place(self._caller.place(arguments, dfd, path, follow), flags)
+            place = self._caller.place(arguments, dfd, path, follow)
+            if place is not None:
+                self.open_place(place, flags)
 
     def open_place(self, place: Place, flags: int) -> None:
         try:
@@ -75,7 +77,9 @@ class Contents:
             os.close(place.fd)
 
     def truncate(self, arguments: Arguments, call: Call) -> None:
-        self.open_place(self._caller.place(arguments, call.at[0], call.at[1], True), os.O_WRONLY)
+        place = self._caller.place(arguments, call.at[0], call.at[1], True)
+        if place is not None:
+            self.open_place(place, os.O_WRONLY)
 
     def _touch_contents(self, place: Place) -> None:
         """A regular file is about to be written in place."""
@@ -130,7 +134,7 @@ class Contents:
         if size > 128:
             return
         handle = kind + self._caller.memory(arguments[1] + 8, size)
-        mount = self._caller.inode(signed(arguments[0]))
+        mount = self._caller.opened(signed(arguments[0]))  # no more than the file system is meant: it may be newborn, the inode old
         try:
             fs = self._images.traced(mount.parent.dev)
             if fs is None:

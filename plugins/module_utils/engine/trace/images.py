@@ -21,7 +21,7 @@ import struct
 import time
 import typing as t
 
-from .. import kernel
+from .. import kernel, records
 from ..errors import Denied, StepRefused
 from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, mounts_of, policy
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
@@ -31,7 +31,6 @@ from ..records import (
     INLINE,
     LINK,
     NOTHING,
-    Basic,
     Content,
     DirectorySeen,
     Dropped,
@@ -139,7 +138,8 @@ class Images:
         self.step = self.thread = 0
         #: whether calls of other threads may be running
         self.raced = False
-        self._pending: dict[int, _Pending] = {}
+        #: of each thread's last call: the link that was kept for it, to be dropped if it has failed
+        self.pending: dict[int, _Pending] = {}
         self._forget()
 
     # -- epochs ----------------------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ class Images:
         parent = place.parent
         key = parent[:3] if parent.btime else self.key(parent, place.fd, b"", AT_EMPTY_PATH)
         if key not in self._seen_basic and not self.born(directory.fs, parent):
-            self._basic(directory.fs, self.reader.handle(place.fd, b"", AT_EMPTY_PATH), parent, key, directory.path)
+            self.basic(directory.fs, self.reader.handle(place.fd, b"", AT_EMPTY_PATH), parent, key, directory.path)
 
     def keep(self, directory: Directory, place: Place, imaged: bool) -> None:
         """The inode at the place is about to lose this name. One that was born in the epoch need not be kept, unless it is `imaged` as what
@@ -311,7 +311,7 @@ class Images:
         self.log.append(Keep(self.step, fs.number, handle, how, number, data))
         self._kept.add(key)
         if how == LINK:
-            self._pending[self.thread] = _Pending(fs, number, state.nlink, handle, key)
+            self.pending[self.thread] = _Pending(fs, number, state.nlink, handle, key)
 
     def _keep_link(self, inode: Inode, place: Place | None) -> tuple[int, int]:
         try:
@@ -348,11 +348,14 @@ class Images:
 
     # -- inodes ----------------------------------------------------------------------------------------------------------
 
-    def _basic(self, fs: FileSystem, handle: bytes, state: Stat, key: Key, path: bytes) -> None:
-        self.log.append(
-            Basic(self.step, fs.number, handle, state.mode, state.uid, state.gid, state.rdev, state.size, state.atime, state.mtime, path)
-        )
+    def basic(self, fs: FileSystem, handle: bytes, state: Stat, key: Key, path: bytes) -> None:
+        """Image of owner, mode and times of an old inode that is not `basic_seen`."""
+        _dev, _ino, _btime, mode, _nlink, uid, gid, size, rdev, atime, mtime, _ctime, _attributes = state
+        self.log.append_packed(records.BASIC, records.basic(self.step, fs.number, handle, mode, uid, gid, rdev, size, atime, mtime, path))
         self._seen_basic.add(key)
+
+    def basic_seen(self, key: Key) -> bool:
+        return key in self._seen_basic
 
     def mode_changes(self, key: Key, mode: int) -> None:
         """chmod is about to change the mode, and with it an ACL. To ask each inode for one would cost more than to remember."""
@@ -388,7 +391,7 @@ class Images:
                 self.log.append(Flags(self.step, fs.number, handle, found))
                 self._seen_flags.add(key)
         if key not in self._seen_basic:
-            self._basic(fs, handle, state, key, path)
+            self.basic(fs, handle, state, key, path)
 
     def contents_seen(self, key: Key) -> bool:
         return key in self._seen_contents
@@ -408,13 +411,13 @@ class Images:
 
     def _rely_on(self, key: Key) -> None:
         """A second call counts on the link that was kept for a first one: it stays, even if the first call turns out to have failed."""
-        for thread in [thread for thread, pending in self._pending.items() if pending.key == key]:
-            del self._pending[thread]
+        for thread in [thread for thread, pending in self.pending.items() if pending.key == key]:
+            del self.pending[thread]
 
     def settle(self) -> None:
         """The thread's last call has ended. Where it failed, its kept link goes again: nobody shall see a link count that is one too
         high (TRACE.md 13)."""
-        pending = self._pending.pop(self.thread, None)
+        pending = self.pending.pop(self.thread, None)
         if pending is None or self.store.links_of(pending.fs, pending.number) <= pending.links_before:
             return
         self.log.append(Dropped(pending.fs.number, pending.handle, pending.number))
@@ -422,13 +425,9 @@ class Images:
         with contextlib.suppress(PermissionError):  # another thread has set chattr +i meanwhile: the end of the undo drops it
             self.store.drop_link(pending.fs, pending.number)
 
-    @property
-    def unsettled(self) -> bool:
-        return bool(self._pending)
-
     def settle_all(self, threads: t.Collection[int] | None = None) -> None:
         """The calls of all these threads have ended, or of all there are."""
-        for thread in list(self._pending):
+        for thread in list(self.pending):
             if threads is None or thread in threads:
                 self.thread = thread
                 self.settle()

@@ -11,6 +11,7 @@ from ..model import IRREVERSIBLE
 from .caller import Arguments, Caller, signed, value
 from .calls import IOCTLS, Call
 from .contents import Contents
+from .express import Express
 from .images import BASIC, Aspects, Images
 from .inodes import inode_at
 from .resolve import Place
@@ -23,6 +24,7 @@ class Metadata:
 
     def __init__(self, images: Images, caller: Caller, contents: Contents) -> None:
         self._images, self._caller, self._contents = images, caller, contents
+        self._express = Express(images, caller)
 
     def basic(self, arguments: Arguments, call: Call) -> None:
         self._named(arguments, call, BASIC)
@@ -57,13 +59,17 @@ class Metadata:
             if dfd >= 0:  # utimensat(fd, NULL), fchownat(fd, "", AT_EMPTY_PATH)
                 self._touch(caller.inode(signed(arguments[dfd])), aspects, mode)
             return
+        if dfd >= 0 and aspects is BASIC and b"/" not in text and self._express.basic(signed(arguments[dfd]), text, mode=mode):
+            return
         follow = not value(arguments, at) & AT_SYMLINK_NOFOLLOW
         if caller.newborn_file(text) if follow else caller.newborn_name(text):
             return
         self._touch(caller.resolve(AT_FDCWD if dfd < 0 else signed(arguments[dfd]), text, follow), aspects, mode)
 
-    def _touch(self, place: Place, aspects: Aspects, mode: bool = False) -> None:
+    def _touch(self, place: Place | None, aspects: Aspects, mode: bool = False) -> None:
         """`mode`: the call is a chmod, which changes an ACL too."""
+        if place is None:
+            return
         images, found = self._images, place.found
         try:
             if found is None:
@@ -90,6 +96,8 @@ class Metadata:
             self._caller.turns.alone()
             self._touch(self._caller.inode(signed(arguments[0])), _FLAGS)
         elif does == "content_fd":
-            self._contents.open_place(self._caller.inode(signed(arguments[0])), os.O_RDWR)
+            place = self._caller.inode(signed(arguments[0]))
+            if place is not None:
+                self._contents.open_place(place, os.O_RDWR)
         elif does is not None:
             self._images.tell(IRREVERSIBLE, "ioctl %#x (%s)" % (request, does))

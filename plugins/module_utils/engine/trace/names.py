@@ -37,6 +37,8 @@ class Names:
 
     def create(self, arguments: Arguments, call: Call) -> None:
         place = self._caller.place(arguments, call.at[0], call.at[1], False)
+        if place is None:
+            return
         try:
             self.absent(place)
         finally:
@@ -61,6 +63,8 @@ class Names:
         if is_rmdir:
             self._caller.turns.alone()
         place = self._caller.place(arguments, call.at[0], call.at[1], False)
+        if place is None:
+            return
         try:
             self._removed(place, is_rmdir)
         finally:
@@ -86,7 +90,7 @@ class Names:
     def rename(self, arguments: Arguments, call: Call) -> None:
         flags = value(arguments, call.at[4])
         caller = self._caller
-        old_text, new_text = caller.text(arguments[call.at[1]]), caller.text(arguments[call.at[3]])
+        old_text, new_text = caller.texts(arguments[call.at[1]], arguments[call.at[3]])
         if caller.newborn_name(old_text) and caller.newborn_name(new_text):
             return
         dfds = [AT_FDCWD if at < 0 else signed(arguments[at]) for at in (call.at[0], call.at[2])]

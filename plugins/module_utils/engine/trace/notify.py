@@ -17,7 +17,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import functools
 import os
 import select
 import struct
@@ -27,8 +26,9 @@ from .. import kernel
 
 _RECEIVE, _SEND, _ID_VALID, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x40082104
 _CONTINUE, _SYNC_WAKE_UP = 1, 1
-_NOTE = struct.Struct("<QI4xiI8x6Q")  # struct seccomp_notif: id, pid, nr, arch, args
-_ANSWER = struct.Struct("<QqiI")
+_HEAD, _ARGUMENTS = struct.Struct("<QI4xiI"), struct.Struct("<6Q")  # struct seccomp_notif: id, pid, flags, nr, arch; ip; args
+_ARGUMENTS_AT = 32
+_ANSWER, _ID = struct.Struct("<QqiI"), struct.Struct("=Q")
 _ZERO = bytes(80)
 #: numbers that are tried beyond the newest known one: callers that were interrupted before anybody received them leave gaps
 _AHEAD, _HALF, _WHOLE = 4096, 1 << 63, 1 << 64
@@ -46,7 +46,7 @@ class Note(t.NamedTuple):
     arguments: tuple[int, int, int, int, int, int]
 
 
-_new_note = functools.partial(tuple.__new__, Note)
+_new_note: t.Callable[..., Note] = t.cast(t.Any, tuple.__new__)  # a third of the time of Note(...)
 
 
 class Gone(Exception):
@@ -65,7 +65,7 @@ class Listener:
     def __init__(self, fd: int, slots: memoryview) -> None:
         self.fd, self._slots = fd, slots
         self._waiting: select.poll | None = None
-        self._received, self._answer = bytearray(80), bytearray(24)
+        self._received = bytearray(80)
         self._poll: select.poll | None = None
         if not blocking_receive_ends():
             self._poll = select.poll()
@@ -106,9 +106,9 @@ class Listener:
                         raise Gone from None
                     continue  # the caller died between the wake-up and the receive
                 raise Gone from error
-            self._slots[slot * 8 : slot * 8 + 8] = buffer[:8]
-            fields = _NOTE.unpack(buffer)
-            return _new_note((*fields[:4], fields[4:]))
+            head = _HEAD.unpack_from(buffer)
+            _ID.pack_into(self._slots, 8 * slot, head[0])
+            return _new_note(Note, (*head, _ARGUMENTS.unpack_from(buffer, _ARGUMENTS_AT)))
 
     def _hung_up(self) -> bool:
         poll = select.poll()

@@ -63,6 +63,8 @@ class Turns:
     def alone(self) -> bool:
         """The thread's call is alone: wait for all others. Whether there were any, so that what was looked up before may be wrong now."""
         self._alone = self._thread
+        if len(self._running) == 1:  # the thread's own
+            return False
         others = [thread for thread in self._running if thread != self._thread]
         for thread in others:
             self._wait(thread)

@@ -24,19 +24,24 @@ class Workplace:
     """One directory at a time. Not thread-safe, like the capture that it belongs to; forget at each epoch."""
 
     def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+        self._reader, self._process = reader, os.getpid()
         self._whose = self._last = _NOBODY
-        self._fd = -1
-        self._parent: Stat | None = None
+        #: the directory while it is held, else -1, and its state
+        self.fd = -1
+        self.state: Stat | None = None
+
+    def is_here(self, thread: int, dfd: int) -> bool:
+        """Whether the thread's descriptor is open on the directory that is held."""
+        return self._whose == (thread, dfd) and kernel.same_file(self._process, self.fd, thread, dfd)
 
     def place(self, thread: int, dfd: int, name: bytes, follow: bool) -> Place | None:
         """Where the name leads; None when the long way must be taken."""
-        if self._whose != (thread, dfd) or self._parent is None or not kernel.same_file(thread, dfd, self._fd):
+        if self.state is None or not self.is_here(thread, dfd):
             return None
-        found = self._reader.stat_or_none(self._fd, name)
+        found = self._reader.stat_or_none(self.fd, name)
         if found is not None and follow and stat.S_ISLNK(found.mode):
             return None
-        return Place(os.dup(self._fd), self._parent, name, found)
+        return Place(os.dup(self.fd), self.state, name, found)
 
     def seen(self, thread: int, dfd: int, place: Place) -> None:
         """The long way led to this place, by a name alone. At the second time in a row it pays to hold the directory."""
@@ -50,10 +55,10 @@ class Workplace:
         except OSError:  # a thread that is no process
             return
         try:
-            self._fd = kernel.their_file(process, dfd)
-            here = os.fstat(self._fd)
+            self.fd = kernel.their_file(process, dfd)
+            here = os.fstat(self.fd)
             if (here.st_ino, here.st_dev) == (place.parent.ino, os.makedev(place.parent.dev >> 32, place.parent.dev & 0xFFFFFFFF)):
-                self._whose, self._last, self._parent = whose, whose, place.parent
+                self._whose, self._last, self.state = whose, whose, place.parent
             else:
                 self.let_go()
         except OSError:
@@ -63,7 +68,7 @@ class Workplace:
 
     def let_go(self) -> None:
         self._whose = self._last = _NOBODY
-        self._parent = None
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self.state = None
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
