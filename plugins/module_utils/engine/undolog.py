@@ -29,7 +29,6 @@ _HEAD = struct.Struct("<8sQ16s")
 _NOTHING_YET = bytes(_FRAME.size)
 _MAGIC = b"acidlog1"
 _CHAIN = 16
-_LENGTH = struct.Struct("<I")
 _UNFINISHED = 1 << 31
 
 
@@ -86,9 +85,11 @@ class Writer:
                 hint="Free space there, then roll back.",
             ) from error
         at = window.at - window.base
-        _LENGTH.pack_into(memory, at, length | _UNFINISHED)
+        # By its highest byte alone: pack_into would clear all four first, and a death then would leave a whole frame without its length.
+        memory[at + 3] = body[3] | _UNFINISHED >> 24
+        memory[at : at + 3] = body[:3]
         memory[at + 4 : at + size] = body[4:] + chain
-        _LENGTH.pack_into(memory, at, length)
+        memory[at + 3] = body[3]
         window.at += size
         self.count += 1
         self._chain = chain
