@@ -47,6 +47,17 @@ def test_a_user_of_somebody_else_survives_and_the_transactions_is_gone(rig: Rig)
     assert [line for line in names if "shadow" not in line and "/etc/sub" not in line and "/etc:" not in line] == []
 
 
+def test_users_and_groups_of_the_steps_alone_are_no_drift(rig: Rig) -> None:
+    """They are looked at a second time, under the password lock."""
+    before = rig.state()
+    rig.begin()
+    rig.step("groupadd -r first; useradd -m player")
+    rig.step("gpasswd -a player first; usermod -a -G first,audio plain; echo player:x | chpasswd")
+    summary = rig.rollback()
+    assert "drift" not in summary, summary["drift"]
+    assert left(rig, before) == []
+
+
 def test_a_row_that_both_have_changed(rig: Rig) -> None:
     """The whole family is left, so that its files fit together; by force the copy is kept."""
     rig.begin()

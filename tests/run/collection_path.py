@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-USED = ("ansible_collections/ansible/posix/", "ansible_collections/community/general/")
+USED = ("ansible.posix", "community.crypto", "community.general", "community.postgresql")
 
 
 def package_version(series: str, table: Path) -> str:
@@ -30,18 +30,20 @@ def main(series: str, checkout: Path, target: Path) -> None:
     version = package_version(series, checkout / "requirements" / "collections.txt")
     own = target / "ansible_collections" / "acid" / "host"
     made_of = target / "version"
-    if made_of.exists() and made_of.read_text(encoding="utf-8") == version and own.resolve() == checkout:
+    contents = f"{version} {' '.join(USED)}"
+    if made_of.exists() and made_of.read_text(encoding="utf-8") == contents and own.resolve() == checkout:
         return
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         download = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps", "--dest", scratch]
         subprocess.run([*download, f"ansible=={version}"], check=True)
         (wheel,) = Path(scratch).glob("*.whl")
+        folders = tuple(f"ansible_collections/{name.replace('.', '/')}/" for name in USED)
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(target, [name for name in archive.namelist() if name.startswith(USED)])
+            archive.extractall(target, [name for name in archive.namelist() if name.startswith(folders)])
     own.parent.mkdir(parents=True)
     own.symlink_to(checkout)
-    made_of.write_text(version, encoding="utf-8")
+    made_of.write_text(contents, encoding="utf-8")
 
 
 if __name__ == "__main__":

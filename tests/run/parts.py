@@ -69,7 +69,7 @@ LINT = (
 def _host_tests() -> list[str]:
     """A part for each file, so that hosts boot in one while another's play runs; the slowest first (seconds on 2 cores)."""
     slow = {"exact": 260, "agent": 120, "callback": 105, "races": 100, "callback_signals": 80, "units": 40}
-    slow.update({"probes": 65, "probe_scenarios": 55, "runner": 40, "units": 35})
+    slow.update({"jobs": 60, "probes": 65, "probe_scenarios": 55, "runner": 40, "units": 35})
     names = [path.stem.removeprefix("test_") for path in sorted((TOP / "tests" / "host").glob("test_*.py"))]
     return sorted(names, key=lambda name: -slow.get(name, 0))
 

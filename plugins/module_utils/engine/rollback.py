@@ -104,7 +104,8 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     try:
         with packagelocks.held(wanted):  # what a package manager that runs now will change is judged when it has done it
             settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
-        wanted.after = AfterDigest()  # judged by now
+        if not settled.looks_again(wanted):
+            wanted.after = AfterDigest()  # judged by now
         del wanted
         units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
         if stop is not None:

@@ -45,6 +45,15 @@ class Scenario:
         return name
 
     @property
+    def enough(self) -> int:
+        """How many changed paths it must leave without the collection."""
+        return 20
+
+    def failed_in_its_task(self, text: str) -> bool:
+        """Whether the output of a run shows that the task was reached which is there to fail."""
+        return f"TASK [{self.failing_task}]" in text
+
+    @property
     def number(self) -> str:
         return self.name.partition("-")[0]
 

@@ -18,7 +18,6 @@ from .outcome import Outcome
 from .player import Interruption, Player, Run
 from .stage import Host
 
-ENOUGH = 20  # changed paths that a play must leave without the collection
 MEMORY = 200  # MB that an agent may take, also for 100,000 files
 Mode = Callable[[Player, Scenario, int], Outcome]
 
@@ -26,8 +25,8 @@ Mode = Callable[[Player, Scenario, int], Outcome]
 def _failed_as_meant(run: Run, scenario: Scenario) -> list[str]:
     """rc 2, and by the task that is there to fail: a play that breaks earlier has shown little."""
     problems = [] if run.code == 2 else [f"ansible-playbook ended with {run.code}, not 2: {run.log}\n{run.tail()}"]
-    if f"TASK [{scenario.failing_task}]" not in run.text:
-        problems.append(f"the play did not get as far as its last task ({scenario.failing_task}): {run.log}\n{run.tail()}")
+    if not scenario.failed_in_its_task(run.text):
+        problems.append(f"the play did not fail in the task that is there for it ({scenario.failing_task}): {run.log}\n{run.tail()}")
     return problems
 
 
@@ -41,7 +40,7 @@ def control(player: Player, scenario: Scenario, seed: int) -> Outcome:
     # serial stops after the first batch: the hosts after it are not touched.
     most = max(paths.values())
     problems = _failed_as_meant(run, scenario)
-    if most < ENOUGH:
+    if most < scenario.enough:
         problems.append(f"only {most} changed paths: the play does too little")
     return Outcome("control", scenario.name, tuple(problems), {"paths": most, "seconds": round(run.seconds, 1)})
 

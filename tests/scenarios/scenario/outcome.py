@@ -12,6 +12,7 @@ from pathlib import Path
 from .catalog import HERE
 
 ROOT = HERE.parent.parent
+PLUGINS = ROOT / "plugins"
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,11 @@ class Outcome:
 
 
 class Results:
-    """One file per mode. An outcome counts as long as neither the project's plugins nor the scenarios changed."""
+    """One file per mode. An outcome counts as long as what decides it has not changed: the project's plugins and the scenarios."""
 
-    def __init__(self, folder: Path, mode: str, *, resume: bool) -> None:
-        self.file = folder / f"{mode}.jsonl"
-        self.key = source_key(plain=mode == "control")
+    def __init__(self, folder: Path, name: str, *, resume: bool, decides: tuple[Path, ...]) -> None:
+        self.file = folder / f"{name}.jsonl"
+        self.key = source_key(decides)
         folder.mkdir(parents=True, exist_ok=True)
         known = _read(self.file) if resume else []
         self.outcomes = [outcome for outcome in known if outcome.good and outcome.key == self.key]
@@ -55,10 +56,15 @@ def measured(folder: Path) -> dict[str, float]:
     return {outcome.scenario: outcome.figures["seconds"] for outcome in runs if "seconds" in outcome.figures}
 
 
-def source_key(*, plain: bool) -> str:
-    """Over everything that decides what a run shows; without the plugins for plain runs."""
+def decides(*, plain: bool) -> tuple[Path, ...]:
+    """What the run of a play depends on: without the plugins for plain runs."""
+    return (HERE / "plays", HERE / "prepare.sh") if plain else (PLUGINS, HERE)
+
+
+def source_key(tops: tuple[Path, ...]) -> str:
+    """Over the files and folders that decide what a run shows."""
     digest = hashlib.sha256()
-    for top in (HERE / "plays", HERE / "prepare.sh") if plain else (ROOT / "plugins", HERE):
+    for top in tops:
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts and "built" not in path.parts:
                 digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())

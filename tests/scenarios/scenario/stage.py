@@ -42,7 +42,7 @@ class World:
     def sources(self) -> list[Path]:
         return sorted(path for path in (self.script.parent / "src").glob("*") if path.is_file())
 
-    @cache  # noqa: B019 - one reading for a whole programme, even if somebody changes an image meanwhile; there are three worlds
+    @cache  # noqa: B019 - one reading for a whole programme, even if somebody changes an image meanwhile; there are four worlds
     def prepared(self) -> str:
         """The snapshot's name: another one for another preparation or image."""
         parts = [self.script.read_bytes(), " ".join(self.args).encode(), *(path.read_bytes() for path in self.sources)]
@@ -59,6 +59,7 @@ class World:
 ORDINARY = World(prefix="n", image="base", script=HERE / "prepare.sh")
 BIG = World(prefix="big", image="base", script=HERE / "prepare.sh", args=("big",))
 PROGRAMS = World(prefix="prog", image="big", script=HERE / "programs/prepare.sh")
+JOBS = World(prefix="job", image="base", script=HERE / "prepare-jobs.sh")
 
 
 class Stage:
@@ -167,4 +168,4 @@ def write_inventory(path: Path, inventory: dict[str, object]) -> Path:
     return path
 
 
-__all__ = ["BIG", "COLLECTIONS", "LAB", "ORDINARY", "PROGRAMS", "Host", "LabError", "Stage", "World", "ssh", "write_inventory"]
+__all__ = ["BIG", "COLLECTIONS", "JOBS", "LAB", "ORDINARY", "PROGRAMS", "Host", "LabError", "Stage", "World", "ssh", "write_inventory"]

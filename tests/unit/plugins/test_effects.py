@@ -44,6 +44,8 @@ def of(module, connection="ssh", **arguments):
         ("azure.azcollection.azure_rm_resource", {}, ("remote", ())),
         ("community.general.mail", {}, ("message", ())),
         ("community.postgresql.postgresql_db", {}, ("database", ())),
+        ("community.postgresql.postgresql_privs", {}, ("database", ())),
+        ("community.postgresql.postgresql_pg_hba", {}, None),
         ("community.mysql.mysql_user", {}, ("database", ())),
         ("community.general.parted", {}, ("device", ())),
         ("ansible.builtin.setup", {}, (NONE, ())),
@@ -105,13 +107,14 @@ def test_a_file_that_is_not_there_is_a_sentence():
 def test_every_module_of_the_table_that_could_be_here_is_here():
     """A misspelt name protects nothing."""
     have = {f"ansible.builtin.{path.stem}" for folder in ansible.modules.__path__ for path in Path(folder).glob("*.py")}
-    for name in ("ansible.posix", "community.general"):
+    for name in ("ansible.posix", "community.crypto", "community.general", "community.postgresql"):
         folder = COLLECTIONS.joinpath(*name.split("."), "plugins")
         have |= {f"{name}.{path.stem}" for kind in ("modules", "action") for path in (folder / kind).glob("*.py")}
     assert len(have) > 500
     data = yaml.safe_load(effects.BUILT_IN.read_text())
     named = {module for rows in data.values() for row in rows for module in row.get("modules", ())}
-    known = [module for module in named if module.startswith(("ansible.builtin.", "ansible.posix.", "community.general."))]
+    ours = ("ansible.builtin.", "ansible.posix.", "community.crypto.", "community.general.", "community.postgresql.")
+    known = [module for module in named if module.startswith(ours)]
     assert [module for module in sorted(known) if not fnmatch.filter(have, module)] == []
 
 

@@ -123,6 +123,10 @@ class Settled:
         around = [basics[inode].path for inode in found.times if inode in basics]
         return frozenset([*around, *map(os.fsencode, [*found.with_them, *(drift.path for drift in found.drifts if drift.fate != ASIDE)])])
 
+    def looks_again(self, wanted: Wanted) -> bool:
+        """Whether the undo of the files will judge once more, and so needs to know what the steps left (`wanted.after`)."""
+        return not self.verdict.begun and _touches_family(wanted)
+
     @contextlib.contextmanager
     def accounts(self, wanted: Wanted) -> collections.abc.Iterator[None]:
         """The undo of the files runs in here: under the password lock, when it touches the family. Whoever was quicker than the lock has
