@@ -104,8 +104,9 @@ class Trial:
             return 0, []
         if undone is None:
             return 1, [f"no undo: {said.events[-1:]} {said.errors[-800:]}"]
-        now = undone["tree"].get(theirs["path"], {})
-        wrong = [] if now.get("content") == theirs["seen"]["content"] else [f"{theirs['path']}: their change was overwritten"]
+        # At its path, or where the file was before the step: it may have gone back there with what they have written.
+        there = theirs["seen"]["content"] in [now.get("content") for now in undone["tree"].values()]
+        wrong = [] if there else [f"{theirs['path']}: their change was overwritten"]
         return 1, wrong if undone["differs"] else [*wrong, f"{theirs['path']}: nothing is said of it"]
 
     def order(self) -> tuple[int, list[str]]:
