@@ -11,11 +11,13 @@ import os
 import time
 import typing as t
 
-from . import cgroups, deadman, lease, shutdown, states
+from . import cgroups, deadman, lease, reserve, shutdown, states
 from .commands import run
+from .errors import JournalUnwritable
 from .journal import Journal
 from .model import Summary, Transaction
 from .rollback import Manner, roll_back
+from .store import STATE
 from .transaction import boot_id, directory_of, is_durable
 
 RESUME, UNDO, WAIT = "resume", "undo", "wait"
@@ -36,8 +38,19 @@ def after_death(journal: Journal, value: Transaction, *, step_was_running: bool)
     if value.state == states.ACTIVE and not step_was_running and not _torn(journal, value):
         return RESUME
     if value.state == states.ACTIVE:
+        reserve.release_host(STATE)  # the undo's first write
         journal.set_state(value.id, states.DOOMED, reason="the agent died while a step was running")
     return UNDO
+
+
+def open_journal() -> Journal:
+    """The journal of a host that may have no space left, not even for SQLite to open it: then the reserve is given for that. Whoever asks
+    calls keep_reserve or rolls back."""
+    try:
+        return Journal()
+    except JournalUnwritable:
+        reserve.release_host(STATE)
+        return Journal()
 
 
 def _torn(journal: Journal, value: Transaction) -> bool:

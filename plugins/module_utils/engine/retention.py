@@ -87,6 +87,22 @@ def drop(journal: Journal, value: Transaction) -> None:
     shutil.rmtree("%s/store/%s" % (STATE, value.id), ignore_errors=True)
 
 
+def release_left_reserves(journal: Journal) -> None:
+    """Of transactions whose commit, or whose undo, was written and who died before they had given their reserves back (I9)."""
+    for value in journal.transactions():
+        directory = directory_of(value.id)
+        if value.state in _ENDED and os.path.exists(directory + "/reserves"):
+            store = Store(value.id)
+            try:
+                store.adopt_all(read(directory).file_systems.values())
+                store.release_reserves()
+            except (JournalDamaged, FileNotFoundError):
+                continue
+            finally:
+                store.close()
+            os.unlink(directory + "/reserves")
+
+
 def _share(path: str) -> float:
     """Per cent of its file system that the tree takes (inodes that have other names too count in full)."""
     blocks = 0

@@ -18,7 +18,7 @@ from ..errors import AcidError, AgentUnavailable, NoTransaction, NotRoot, Usage,
 from ..journal import PATH, Journal
 from ..model import Summary
 from ..probes.registry import Probes, choose
-from ..rollback import Manner, roll_back
+from ..rollback import Manner, keep_reserve, roll_back
 from ..transaction import own_hash
 from . import client, debts
 
@@ -190,7 +190,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     if connected := client.connect():
         connected.close()
     else:
-        journal = _journal()
+        journal = recovery.open_journal() if os.path.exists(PATH) else _journal()
         value = journal.get(request["tx"]) if request["tx"] else journal.open_transaction()
         if value is None:
             raise NoTransaction(
@@ -238,9 +238,11 @@ def _info(arguments: argparse.Namespace) -> int:
 def _recover(arguments: argparse.Namespace) -> int:
     if not os.path.exists(PATH):
         return show(arguments, {"recovered": None})
-    journal = Journal()
+    journal = recovery.open_journal()
     value = journal.open_transaction()
     if value is None:
+        retention.release_left_reserves(journal)
+        keep_reserve(journal)
         return show(arguments, {"recovered": None})
     if arguments.lease:
         done = recovery.at_lease_end(journal, agent_answers=client.answers)
@@ -255,6 +257,7 @@ def _recover(arguments: argparse.Namespace) -> int:
 def _resolve(arguments: argparse.Namespace) -> int:
     journal = _journal()
     value = journal.set_state(arguments.tx, states.RESOLVED, reason=arguments.reason)
+    keep_reserve(journal)
     return show(arguments, {"tx": value.id, "state": value.state})
 
 
