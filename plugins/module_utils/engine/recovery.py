@@ -11,7 +11,7 @@ import os
 import time
 import typing as t
 
-from . import cgroups, deadman, lease, reserve, shutdown, states
+from . import cgroups, deadman, formats, lease, reserve, shutdown, states
 from .commands import run
 from .errors import JournalUnwritable
 from .journal import Journal
@@ -27,6 +27,8 @@ def after_death(journal: Journal, value: Transaction, *, step_was_running: bool)
     """The agent is started anew and finds `value` open. Between steps nothing was lost, since images are written before the change; in a
     step
     calls may have failed, so the transaction is doomed: its controller hears so at the next request, or the lease ends it."""
+    if not formats.known(directory_of(value.id)):
+        return WAIT  # for the engine that can
     if value.state == states.ABORTING:
         return UNDO
     if value.state == states.PREPARED:

@@ -21,7 +21,7 @@ import os
 import time
 import typing as t
 
-from . import compensations, copies, packagelocks, reserve, shutdown, states
+from . import compensations, copies, formats, packagelocks, reserve, shutdown, states
 from .afterdigest import clock_offset_ns, now_ns
 from .drift.ends import StepTimes
 from .drift.settle import About, Settled
@@ -60,7 +60,10 @@ class Manner(t.NamedTuple):
 def roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for another process's
     undo. `payer`: who runs compensations (the host)."""
-    if journal.get(tx).state not in (states.COMMITTED, states.ABORTED):
+    known = journal.get(tx)
+    if known.state != states.ABORTED:
+        formats.check(directory_of(tx), tx=tx, engine=known.engine)
+    if known.state not in (states.COMMITTED, states.ABORTED):
         reserve.release_host(STATE)  # before the first write; it is this transaction's
     lock = os.open(STATE + "/undo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
