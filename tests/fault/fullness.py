@@ -103,11 +103,26 @@ class Transaction:
         os.makedirs(acts.undo_random.BASE + "/t", exist_ok=True)
         os.chdir(acts.undo_random.BASE + "/t")
         operations.Program().run(operations.program(self._chosen, 25, locks=False))
-        if not os.path.lexists("big"):
-            with open("big", "wb") as f:
-                f.write(random.Random(1).randbytes(BIG))
+        for name in ("big", "big2", "big3"):
+            if not os.path.lexists(name):
+                with open(name, "wb") as f:
+                    f.write(random.Random(1).randbytes(BIG))
         os.chdir("/")
         os.sync()
+        self._leave_little()
+
+    def _leave_little(self) -> None:
+        """Less than copies of all that the steps cut would take: they may not have the space that the cutting frees."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink("/srv/ballast")
+        if self._chosen.random() < 0.5 and not self._inodes:
+            room, left = os.statvfs("/srv"), (9 << 20) + (16 << 20) * (os.stat("/srv").st_dev == os.stat("/var/lib").st_dev)
+            fd = os.open("/srv/ballast", os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, max(1, room.f_bfree * room.f_frsize - left))
+            finally:
+                os.close(fd)
+            os.sync()
 
     def _steps(self, tx: str, token: int, say: Say) -> None:
         chosen = self._chosen
@@ -116,11 +131,11 @@ class Transaction:
         fills = [[way.split()[0], int(way.split()[1])] for way in ways[: chosen.randint(1, 3)]]
         if not self._inodes:
             fills += [["fill_names", chosen.randint(0, 1)], ["fill_file", chosen.choice((0, 1))]]
-        cut = [["cut_big", chosen.choice((0, 100, BIG // 2, 2 * BIG))]] if chosen.random() < 0.7 else []
+        cut = [["cut_big", chosen.choice((0, 0, 100, BIG // 2, 2 * BIG)), which] for which in range(chosen.randint(0, 3))]
         programs = [
             acts.program(chosen, "anything", chosen.randint(3, 25), locks=False),
             [*cut, *acts.program(chosen, "trees", chosen.randint(0, 8), locks=False), *fills],
-            acts.program(chosen, "anything", chosen.randint(3, 25), locks=False),
+            acts.program(chosen, "anything", chosen.choice((0, 0, 3, 25)), locks=False),  # may make room again
         ]
         acts.undo_random.LONGEST = 60
         for program in programs:

@@ -84,6 +84,22 @@ MUTANTS = (
         "        is_wanted = False\n",
     ),
     Mutant(
+        "I2",
+        "the reserve is not given to the undo",
+        "full ext4",
+        "reserve.py",
+        "    with contextlib.suppress(FileNotFoundError), _opened(state) as fd:\n        release(fd)\n",
+        "    pass\n",
+    ),
+    Mutant(
+        "I2",
+        "copies may take the space that steps have freed",
+        "full ext4",
+        "store.py",
+        "        if size > left:\n",
+        "        if False:\n",
+    ),
+    Mutant(
         "I3",
         "the commit row is not durable",
         "cut ext4",

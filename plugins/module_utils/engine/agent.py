@@ -214,6 +214,8 @@ class Agent:
                 self._wait_for_controller(value.id)
             elif after == recovery.UNDO:
                 self._start(self._undo_again, value)
+            else:
+                keep_reserve(self._journal)
         else:
             retention.release_left_reserves(self._journal)
             keep_reserve(self._journal)

@@ -3,8 +3,8 @@
 """The format of what a transaction keeps for its undo: framing and records of the log, names and contents of the store.
 
 The name of an empty file beside the log carries it, `format-N` (none: 1). An engine undoes the formats that it says it can, and refuses
-each other one by name, with nothing touched: raise FORMAT when an older engine would take a new log or store for something else, and leave in
-UNDOABLE what can still be undone. The journal has a number of its own (its schema).
+each other one by name, with nothing touched. Raise FORMAT when an older engine would take a new log or store for something else, and
+leave in UNDOABLE what can still be undone. The journal has a number of its own (its schema).
 """
 
 from __future__ import annotations

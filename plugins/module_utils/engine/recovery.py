@@ -7,6 +7,7 @@ after_death(journal, value, step_was_running=...) -> RESUME | UNDO | WAIT
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import typing as t
@@ -20,6 +21,8 @@ from .rollback import Manner, roll_back
 from .store import STATE
 from .transaction import boot_id, directory_of, is_durable
 
+#: bytes and inodes: ext4 counts as free what it keeps for itself, up to 16 MiB
+_TIGHT, _FEW = 24 << 20, 16
 RESUME, UNDO, WAIT = "resume", "undo", "wait"
 
 
@@ -47,7 +50,11 @@ def after_death(journal: Journal, value: Transaction, *, step_was_running: bool)
 
 def open_journal() -> Journal:
     """The journal of a host that may have no space left, not even for SQLite to open it: then the reserve is given for that. Whoever asks
-    calls keep_reserve or rolls back."""
+    calls keep_reserve or rolls back. With blocks smaller than a page SQLite is ended by SIGBUS when its shared memory does not fit."""
+    with contextlib.suppress(FileNotFoundError):  # of a host's first agent
+        room = os.statvfs(STATE)
+        if room.f_bfree * room.f_frsize < _TIGHT or (room.f_files and room.f_ffree < _FEW):
+            reserve.release_host(STATE)
     try:
         return Journal()
     except JournalUnwritable:

@@ -87,7 +87,7 @@ class Writer:
         at = window.at - window.base
         _LENGTH.pack_into(memory, at, length | _UNFINISHED)
         memory[at + 4 : at + size] = body[4:] + chain
-        _LENGTH.pack_into(memory, at, length)
+        memory[at + 3] = length >> 24  # one store: pack_into would write zeros first, and a writer that died there had damaged the log
         window.at += size
         self.count += 1
         self._chain = chain

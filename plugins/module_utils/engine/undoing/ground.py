@@ -51,6 +51,7 @@ class Ground:
     def again(self) -> None:
         """The undo begins anew, with more room."""
         self.has_made_room = True
+        self.close()  # directories may have gone
         self.outcome = Outcome(moot=[line for line in self.outcome.moot if line.endswith(_NOT_MOUNTED)])
         self._no_more.clear()
 

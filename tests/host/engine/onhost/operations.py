@@ -128,9 +128,9 @@ class Program:
             finally:
                 os.close(fd)
 
-    def cut_big(self, size: int) -> None:
+    def cut_big(self, size: int, which: int) -> None:
         """Space that the undo will need again."""
-        os.truncate("big", size)
+        os.truncate(("big", "big2", "big3")[which], size)
 
     # -- operations ------------------------------------------------------------------------------------------------------
 
