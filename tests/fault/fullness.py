@@ -64,7 +64,7 @@ class Transaction:
 
     def __init__(self, faults: Faults, seed: int, *, own_state: bool, end: str, inodes: bool) -> None:
         self._faults, self._chosen = faults, random.Random(f"full {seed}")
-        self._own_state, self._end, self._inodes = own_state, end, inodes
+        self._own_state, self._end, self._inodes, self._little = own_state, end, inodes, False
 
     def __call__(self, say: Say) -> None:
         base = acts.undo_random.BASE
@@ -109,13 +109,14 @@ class Transaction:
                     f.write(random.Random(1).randbytes(BIG))
         os.chdir("/")
         os.sync()
+        self._little = not self._inodes and self._chosen.random() < 0.5
         self._leave_little()
 
     def _leave_little(self) -> None:
         """Less than copies of all that the steps cut would take: they may not have the space that the cutting frees."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink("/srv/ballast")
-        if self._chosen.random() < 0.5 and not self._inodes:
+        if self._little:
             room, left = os.statvfs("/srv"), (9 << 20) + (16 << 20) * (os.stat("/srv").st_dev == os.stat("/var/lib").st_dev)
             fd = os.open("/srv/ballast", os.O_WRONLY | os.O_CREAT, 0o600)
             try:
@@ -132,8 +133,10 @@ class Transaction:
         if not self._inodes:
             fills += [["fill_names", chosen.randint(0, 1)], ["fill_file", chosen.choice((0, 1))]]
         cut = [["cut_big", chosen.choice((0, 0, 100, BIG // 2, 2 * BIG)), which] for which in range(chosen.randint(0, 3))]
+        if self._little:
+            cut, fills = [["cut_big", 0, which] for which in range(3)], [["fill_file", 0]]
         programs = [
-            acts.program(chosen, "anything", chosen.randint(3, 25), locks=False),
+            acts.program(chosen, "anything", 0 if self._little else chosen.randint(3, 25), locks=False),
             [*cut, *acts.program(chosen, "trees", chosen.randint(0, 8), locks=False), *fills],
             acts.program(chosen, "anything", chosen.choice((0, 0, 3, 25)), locks=False),  # may make room again
         ]

@@ -132,6 +132,16 @@ class Program:
         """Space that the undo will need again."""
         os.truncate(("big", "big2", "big3")[which], size)
 
+    def spread(self, quarter: int) -> None:
+        """A quarter of the files each is made, written in place, removed and given another mode."""
+        for number in range(quarter):
+            with open(f"{number % 20}/new{number}", "wb") as f:
+                f.write(b"new" * 700)
+            with open(f"{number % 20}/{number}", "r+b") as f:
+                f.write(b"changed")
+            os.unlink(f"{(number + quarter) % 20}/{number + quarter}")
+            os.chmod(f"{(number + 2 * quarter) % 20}/{number + 2 * quarter}", 0o600)
+
     # -- operations ------------------------------------------------------------------------------------------------------
 
     def create(self, n: int, size: int) -> None:
