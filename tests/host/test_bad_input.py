@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "engine"))
 
-from fixtures import rig, rigs  # noqa: F401
+from fixtures import ext4, rig, rigs  # noqa: F401
 from rig import Done, Rig
 
 STATE = "/var/lib/acid"
@@ -184,6 +184,75 @@ def test_a_state_directory_that_fills_up_during_a_step(elsewhere: Rig) -> None:
     rig.sh(f"rm {STATE}/ballast")
     rig.rollback()
     assert rig.changed(before) == []
+
+
+def test_show_says_where_images_hold_space(rig: Rig) -> None:
+    """Removing a kept file frees none (TRACE.md 24)."""
+    rig.sh("head -c 3m /dev/urandom > big; sync")
+    rig.begin()
+    rig.step("rm big")
+    (held,) = rig.ctl("show", rig.tx).json["held"]
+    assert held["bytes"] >= 3 << 20
+    assert f"Its images hold 3.0 MiB on {held['path']}: free again when" in rig.run("acidctl", "show", rig.tx).out
+    rig.rollback()
+    assert rig.ctl("show", rig.tx).json["held"] == []
+
+
+def test_a_begin_without_inodes_says_so(elsewhere: Rig) -> None:
+    elsewhere.sh(f"mount -t tmpfs -o size=60m,nr_inodes=40 none {STATE}")
+    refused(elsewhere.try_begin(), "store-full", STATE, "inodes", "acidctl gc")
+
+
+def test_no_room_for_the_undo_on_another_file_system(ext4: Rig) -> None:
+    """Its first change there is refused with what is missing; once there is room, it goes on, and is undone."""
+    rig = ext4
+    rig.sh("truncate -s 32m /var/tmp/img; mkfs.ext4 -q -N 64 /var/tmp/img; mkdir m; mount -o loop /var/tmp/img m; echo one > m/one")
+    rig.sh("i=0; while : > m/full$i; do i=$((i+1)); done 2> /dev/null; true", good=False)
+    try:
+        before = rig.look()
+        rig.begin()
+        assert "Input/output error" in rig.step("rm m/one", good=False).err
+        assert rig.changed(before) == []
+        rig.step("echo more > elsewhere")
+        told = [sentence for sentence in rig.ctl("show", rig.tx).json["irreversible"] if "refused with EIO" in sentence]
+        assert f"The file system of {rig.root}/m has" in told[0]
+        assert "0 inodes free, and a transaction holds" in told[0]
+        rig.rollback()
+        assert rig.changed(before) == []
+        rig.sh("rm m/full*")
+        rig.exact("rm m/one; echo two > m/two")
+    finally:
+        rig.sh("umount m; rm -f /var/tmp/img", good=False)
+
+
+# -- another version's engine ------------------------------------------------------------------------------------
+
+
+def test_a_format_of_another_engine(rig: Rig) -> None:
+    """This one refuses by name and touches nothing; the one that knows the format undoes it, though the agent is this one's."""
+    rig.sh("echo one > one; seq 4000 > big")
+    before = rig.look()
+    rig.begin()
+    rig.step("echo two > one; rm big")
+    rig.commit()
+    left = rig.look()
+    lib, other = "/usr/local/lib/acid", "/usr/local/lib/acid/feedfeedfeedfeed"
+    rig.sh(f"mv {STATE}/tx/{rig.tx}/format-1 {STATE}/tx/{rig.tx}/format-9")
+    try:
+        for verb in ("rollback", "diff", "verify"):
+            refused(rig.ctl(verb, rig.tx), "format-unknown", "format 9", "Nothing was touched")
+        refused(rig.ctl("rollback", rig.tx), "format-unknown", rig.tx, "engine", "this engine can undo 1", "acidctl")
+        assert rig.changed(left) == []
+        assert rig.state_now() == "COMMITTED"
+        rig.sh(
+            f"cp -a $(readlink -f {lib}/current) {other}; cd {other}; rm engine/__pycache__/formats.*; "
+            f"sed -i 's/frozenset({{1}})/frozenset({{1, 9}})/' engine/formats.py; sed -i \"s|'{lib}/[0-9a-f]*'|'{other}'|\" acidctl"
+        )
+        done = rig.run(f"{other}/acidctl", "rollback", "--json", rig.tx)
+        assert (done.code, done.json["state"], done.json["differs"]) == (0, "ABORTED", []), done
+        assert rig.changed(before) == []
+    finally:
+        rig.sh(f"rm -rf {other}")
 
 
 # -- damage --------------------------------------------------------------------------------------------------

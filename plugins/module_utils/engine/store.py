@@ -200,6 +200,18 @@ class Store:
         """Copies have gone."""
         self._room.clear()
 
+    def held(self) -> dict[bytes, int]:
+        """Mount point -> bytes that are free again only when the images go (TRACE.md 24): copies, and kept inodes without another name."""
+        found: dict[bytes, int] = {}
+        for fs in self.by_number.values():
+            directory = self.existing_directory(fs) if fs.policy == TRACED and fs.mount_fd >= 0 else -1
+            for name in names_in(directory) if directory >= 0 else []:
+                with contextlib.suppress(FileNotFoundError):
+                    info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    if info.st_nlink == 1:
+                        found[fs.mount_point] = found.get(fs.mount_point, 0) + info.st_blocks * 512
+        return found
+
     # -- images ----------------------------------------------------------------------------------------------------------
 
     def number(self) -> int:
