@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "engine"))
 
-from fixtures import ext4, rig, rigs  # noqa: F401
+from fixtures import rig, rigs  # noqa: F401
 from rig import Done, Rig
 
 STATE = "/var/lib/acid"
@@ -201,28 +201,6 @@ def test_show_says_where_images_hold_space(rig: Rig) -> None:
 def test_a_begin_without_inodes_says_so(elsewhere: Rig) -> None:
     elsewhere.sh(f"mount -t tmpfs -o size=60m,nr_inodes=40 none {STATE}")
     refused(elsewhere.try_begin(), "store-full", STATE, "inodes", "acidctl gc")
-
-
-def test_no_room_for_the_undo_on_another_file_system(ext4: Rig) -> None:
-    """Its first change there is refused with what is missing; once there is room, it goes on, and is undone."""
-    rig = ext4
-    rig.sh("truncate -s 32m /var/tmp/img; mkfs.ext4 -q -N 64 /var/tmp/img; mkdir m; mount -o loop /var/tmp/img m; echo one > m/one")
-    rig.sh("i=0; while : > m/full$i; do i=$((i+1)); done 2> /dev/null; true", good=False)
-    try:
-        before = rig.look()
-        rig.begin()
-        assert "Input/output error" in rig.step("rm m/one", good=False).err
-        assert rig.changed(before) == []
-        rig.step("echo more > elsewhere")
-        told = [sentence for sentence in rig.ctl("show", rig.tx).json["irreversible"] if "refused with EIO" in sentence]
-        assert f"The file system of {rig.root}/m has" in told[0]
-        assert "0 inodes free, and a transaction holds" in told[0]
-        rig.rollback()
-        assert rig.changed(before) == []
-        rig.sh("rm m/full*")
-        rig.exact("rm m/one; echo two > m/two")
-    finally:
-        rig.sh("umount m; rm -f /var/tmp/img", good=False)
 
 
 # -- another version's engine ------------------------------------------------------------------------------------

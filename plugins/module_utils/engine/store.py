@@ -224,12 +224,21 @@ class Store:
         OSError EXDEV, EMLINK, EPERM where it cannot have one.
         """
         number, directory = self.number(), self.directory(fs)
-        target = b"%d" % number
+        try:
+            self._keep_link(fs, dirfd, name, handle, b"%d" % number, directory)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise _no_space(fs, "one more name") from error
+            raise
+        self._order(fs)
+        return number
+
+    @staticmethod
+    def _keep_link(fs: FileSystem, dirfd: int, name: bytes, handle: bytes, target: bytes, directory: int) -> None:
         if fs.shared_mount and dirfd >= 0:
             try:
                 os.link(name, target, src_dir_fd=dirfd, dst_dir_fd=directory, follow_symlinks=False)
-                self._order(fs)
-                return number
+                return
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
@@ -238,8 +247,6 @@ class Store:
             kernel.link_fd(fd, directory, target)
         finally:
             os.close(fd)
-        self._order(fs)
-        return number
 
     def _order(self, fs: FileSystem) -> None:
         """With `durability: power`: what was made in the store reaches the disk before the change that it is for. A file system that
@@ -257,10 +264,9 @@ class Store:
     def copy(self, fs: FileSystem, handle: bytes, size: int) -> int:
         """A copy of the contents, by reflink where the file system can, holes kept. StoreFull when there is no room."""
         number, directory = self.number(), self.directory(fs)
-        source = fs.open(handle, os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK)
-        name = b"c%d" % number
-        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        source, target, name = fs.open(handle, os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK), -1, b"c%d" % number
         try:
+            target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
             if not reflink(source, target):
                 self._admit(fs, os.fstat(source).st_blocks * 512)
                 copy_data(source, target, size)
@@ -268,16 +274,15 @@ class Store:
                 os.fsync(target)
                 self._order(fs)
         except (OSError, StoreFull) as error:
-            os.unlink(name, dir_fd=directory)
+            if target >= 0:
+                os.unlink(name, dir_fd=directory)
             if isinstance(error, OSError) and error.errno in _FULL:
-                raise StoreFull(
-                    "no space for a before-image of %d bytes on %s" % (size, os.fsdecode(fs.mount_point)),
-                    hint="Free space there and run the play again.",
-                ) from error
+                raise _no_space(fs, "%d bytes" % size) from error
             raise
         finally:
             os.close(source)
-            os.close(target)
+            if target >= 0:
+                os.close(target)
         return number
 
     def open_copy(self, fs: FileSystem, number: int) -> int:
@@ -326,6 +331,12 @@ class Store:
     def close(self) -> None:
         for fs in self.by_number.values():
             fs.close()
+
+
+def _no_space(fs: FileSystem, what: str) -> StoreFull:
+    return StoreFull(
+        "no space for a before-image of %s on %s" % (what, os.fsdecode(fs.mount_point)), hint="Free space there and run the play again."
+    )
 
 
 def reflink(source: int, target: int) -> bool:
