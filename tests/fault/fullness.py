@@ -62,9 +62,10 @@ def no_room(folder: str) -> bool:
 class Transaction:
     """Runs in a boot, and leaves its end to others unless it is a rollback by this agent or the next."""
 
-    def __init__(self, faults: Faults, seed: int, *, own_state: bool, end: str, inodes: bool) -> None:
+    def __init__(self, faults: Faults, seed: int, *, own_state: bool, end: str, inodes: bool, copies: bool) -> None:
+        """`copies`: the file system has no reflinks."""
         self._faults, self._chosen = faults, random.Random(f"full {seed}")
-        self._own_state, self._end, self._inodes, self._little = own_state, end, inodes, False
+        self._own_state, self._end, self._inodes, self._little = own_state, end, inodes, copies and not inodes
 
     def __call__(self, say: Say) -> None:
         base = acts.undo_random.BASE
@@ -109,7 +110,7 @@ class Transaction:
                     f.write(random.Random(1).randbytes(BIG))
         os.chdir("/")
         os.sync()
-        self._little = not self._inodes and self._chosen.random() < 0.5
+        self._little &= self._chosen.random() < 0.5
         self._leave_little()
 
     def _leave_little(self) -> None:
@@ -181,7 +182,8 @@ class Filled:
         (self._host.root / "srv").mkdir()
         self._host.second = LAYOUTS[self._layout]
         end = self._end
-        act = Transaction(self._faults, self._seed, own_state=self._layout == "own state", end=end, inodes=self._inodes)
+        own_state, copies = self._layout == "own state", self._host.fs == "ext4"
+        act = Transaction(self._faults, self._seed, own_state=own_state, end=end, inodes=self._inodes, copies=copies)
         said = self._host.boot(act, seconds=120)
         recovered: list[Any] = []
         if end == "boot":
