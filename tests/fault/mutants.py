@@ -72,8 +72,8 @@ MUTANTS = (
         "the log says that all is undone before it is",
         "kill ext4",
         "undo.py",
-        "        places.restore()\n",
-        "        log.append(Undone(epoch, held.places, held.inodes))\n        places.restore()\n",
+        "        try:\n            places, inodes = _restore(ground)\n",
+        "        log.append(Undone(epoch, held.places, held.inodes))\n        try:\n            places, inodes = _restore(ground)\n",
     ),
     Mutant(
         "I2",

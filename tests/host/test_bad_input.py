@@ -222,6 +222,8 @@ def test_a_format_of_another_engine(rig: Rig) -> None:
         refused(rig.ctl("rollback", rig.tx), "format-unknown", rig.tx, "engine", "this engine can undo 1", "acidctl")
         assert rig.changed(left) == []
         assert rig.state_now() == "COMMITTED"
+        assert rig.ctl("gc", "--days", "0").code == 0  # it is not this engine's to drop
+        assert rig.sh(f"ls {STATE}/tx/{rig.tx}/log").out
         rig.sh(
             f"cp -a $(readlink -f {lib}/current) {other}; cd {other}; rm engine/__pycache__/formats.*; "
             f"sed -i 's/frozenset({{1}})/frozenset({{1, 9}})/' engine/formats.py; sed -i \"s|'{lib}/[0-9a-f]*'|'{other}'|\" acidctl"
@@ -230,7 +232,7 @@ def test_a_format_of_another_engine(rig: Rig) -> None:
         assert (done.code, done.json["state"], done.json["differs"]) == (0, "ABORTED", []), done
         assert rig.changed(before) == []
     finally:
-        rig.sh(f"rm -rf {other}")
+        rig.sh(f"rm -rf {other}; mv {STATE}/tx/{rig.tx}/format-9 {STATE}/tx/{rig.tx}/format-1")
 
 
 # -- damage --------------------------------------------------------------------------------------------------
