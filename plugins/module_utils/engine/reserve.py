@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Room that a transaction holds so that its undo works on a full file system: bytes and inodes (docs/adr/0015).
+"""Room that a transaction holds so that its undo works on a full file system (I2): bytes and inodes (docs/adr/0015).
 
     <directory>/reserve/0          its bytes
     <directory>/reserve/1, 2, ...  its inodes; with contents, since on btrfs small files are what takes room for metadata
