@@ -97,8 +97,9 @@ def start_agent(faults: Faults) -> int:
         with contextlib.suppress(Refused):
             ask(op="ping")
             return child
-        if os.waitpid(child, os.WNOHANG)[0] or time.monotonic() > end:
-            raise Refused("the agent does not start")
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended or time.monotonic() > end:
+            raise Refused(f"the agent does not start ({status if ended else 'it is silent'})")
         time.sleep(0.001)
 
 

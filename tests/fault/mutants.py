@@ -72,8 +72,8 @@ MUTANTS = (
         "the log says that all is undone before it is",
         "kill ext4",
         "undo.py",
-        "        places.restore()\n",
-        "        log.append(Undone(epoch, held.places, held.inodes))\n        places.restore()\n",
+        "        try:\n            places, inodes = _restore(ground)\n",
+        "        log.append(Undone(epoch, held.places, held.inodes))\n        try:\n            places, inodes = _restore(ground)\n",
     ),
     Mutant(
         "I2",
@@ -82,6 +82,22 @@ MUTANTS = (
         "undoing/places.py",
         "        is_wanted = (fs, handle) in wanted\n",
         "        is_wanted = False\n",
+    ),
+    Mutant(
+        "I2",
+        "the reserve is not given to the undo",
+        "full ext4",
+        "reserve.py",
+        "    with contextlib.suppress(FileNotFoundError), _opened(state) as fd:\n        release(fd)\n",
+        "    pass\n",
+    ),
+    Mutant(
+        "I2",
+        "copies may take the space that steps have freed",
+        "full ext4",
+        "store.py",
+        "        if size > left:\n",
+        "        if False:\n",
     ),
     Mutant(
         "I3",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The programmes of the fault programme, and one run of one of them: a process of its own with the library preloaded (sweep.py).
 
-    runner = Runner(folder)
-    result = runner.run("kill", "ext4", seed=1, seconds=60)
-    result.counts["points"], result.counts["wrong"], result.wrong
+runner = Runner(folder)
+result = runner.run("kill", "ext4", seed=1, seconds=60)
+result.counts["points"], result.counts["wrong"], result.wrong
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ PROGRAMMES = (
     Programme("corrupt", "Store corruption", ("ext4",), 0.05, 10000, "flip or cut"),
     Programme("random", "Random operation sequences", ("ext4", "xfs", "btrfs"), 0.07, 10000, "transaction"),
     Programme("order", "Order of writes, `durability: power`", ("ext4", "xfs"), 0.01, 1000, "call let run"),
+    Programme("full", "Full file systems", ("ext4", "xfs", "btrfs"), 0.03, 300, "undo on a file system that a step filled"),
+    Programme("inodes", "No free inodes", ("ext4",), 0.01, 100, "undo on a file system of which a step took all inodes"),
     Programme("process", "Power cuts, `durability: process`, measured", ("ext4", "xfs"), 0.03, 200, "power cut"),
     Programme("others", "Somebody else's change before the undo", ("ext4",), 0.01, 100, "change"),
 )

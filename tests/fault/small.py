@@ -54,18 +54,17 @@ def enter_namespace() -> None:
 class SmallHost:
     """The caller has one thread, and is in a mount namespace of its own."""
 
-    def __init__(self, folder: Path, fs: str) -> None:
-        self.fs, self.root = fs, folder / "root"
+    def __init__(self, folder: Path, fs: str, *, options: tuple[str, ...] = (), with_second: bool = False) -> None:
+        """`options`: of mkfs. `second` is where each boot mounts the second disk, if there is one; empty: nowhere."""
+        self.fs, self.root, self.second = fs, folder / "root", ""
         self._folder = folder
         self.root.mkdir(parents=True)
         memory = folder / "memory"
         memory.mkdir()
         _mount(b"tmpfs", os.fsencode(memory), b"tmpfs", 0)
-        self._image = image = memory / "disk"
-        with open(image, "wb") as f:
-            f.truncate(MEGABYTES[fs] << 20)
-        subprocess.run([f"mkfs.{fs}", "-q", str(image)], check=True, stdout=subprocess.DEVNULL)
-        self._loop, self._held = _plug_in(image)
+        self._image = memory / "disk"
+        self._loop, self._held = self._disk(self._image, options)
+        self._loop2, self._held2 = self._disk(memory / "disk2", options) if with_second else ("", -1)
         self._errors = memory / "errors"
         self._boot_id, self._offset = folder / "boot_id", 0
         self._mount_disk()
@@ -76,9 +75,17 @@ class SmallHost:
                 (self.root / name).symlink_to(os.readlink(f"/{name}"))
         os.sync()
 
+    def _disk(self, image: Path, options: tuple[str, ...]) -> tuple[str, int]:
+        with open(image, "wb") as f:
+            f.truncate(MEGABYTES[self.fs] << 20)
+        subprocess.run([f"mkfs.{self.fs}", "-q", *options, str(image)], check=True, stdout=subprocess.DEVNULL)
+        return _plug_in(image)
+
     def close(self) -> None:
         self._umount_disk()
-        os.close(self._held)
+        for held in (self._held, self._held2):
+            if held >= 0:
+                os.close(held)
 
     def _mount_disk(self) -> None:
         options = b"noinit_itable" if self.fs == "ext4" else b""
@@ -201,6 +208,9 @@ class SmallHost:
         def at(name: str) -> bytes:
             return os.fsencode(self.root / name)
 
+        if self.second:
+            (self.root / self.second).mkdir(parents=True, exist_ok=True)
+            _mount(self._loop2.encode(), at(self.second), self.fs.encode(), 0)
         for name in ("usr", "etc", "dev"):
             _mount(f"/{name}".encode(), at(name), b"", _BIND | _REC)
         _mount(b"proc", at("proc"), b"proc", 0)

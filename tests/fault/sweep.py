@@ -25,6 +25,7 @@ import acts
 import faults as f
 from corrupt import Corruption
 from faults import Fault, Faults
+from fullness import Filled
 from programmes import PROGRAMMES
 from small import SmallHost, enter_namespace
 from trials import GoesWrong, Outcome, Trial
@@ -66,6 +67,8 @@ class Sweep:
         scenario = acts.SCENARIOS[seed % len(acts.SCENARIOS)]
         if self._programme == "others":
             scenario = f"others/{('anything', 'contents')[seed % 2]}"
+        if self._programme in ("full", "inodes"):
+            return self._full(seed)
         if self._programme in ("order", "others"):
             return self._single(seed, scenario)
         chosen, wrong = random.Random(seed), []
@@ -138,6 +141,13 @@ class Sweep:
         self.total.update({"trials": 1, "points": points, "wrong": bool(problems)})
         return [{"seed": seed, "scenario": scenario, "problems": problems[:5]}] if problems else []
 
+    def _full(self, seed: int) -> list[dict[str, Any]]:
+        trial = Filled(self._host, self._faults, seed, inodes=self._programme == "inodes")
+        points, problems = trial.run()
+        self.total.update({"trials": 1, "points": points, "wrong": bool(problems)})
+        self.scenarios[trial.name] += 1
+        return [{"seed": seed, "scenario": trial.name, "problems": problems[:14]}] if problems else []
+
     def _sequences(self, seed: int) -> list[dict[str, Any]]:
         self._faults.arm(Fault())
         processes = 3 if seed % 4 == 0 else 1
@@ -164,7 +174,9 @@ def main() -> int:
     faults = Faults()
     acts.load_engine(arguments.engine)
     enter_namespace()
-    host = SmallHost(arguments.folder, arguments.fs)
+    fullness = arguments.programme in ("full", "inodes")
+    few = ("-N", {"inodes": "400", "full": "3000"}[arguments.programme]) if fullness and arguments.fs == "ext4" else ()
+    host = SmallHost(arguments.folder, arguments.fs, options=few, with_second=fullness)
     start = time.monotonic()
     sweep, seed = Sweep(host, faults, arguments.programme), arguments.seed
     try:

@@ -37,6 +37,10 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
         ("random", "xfs", 60),
         ("order", "ext4", 20),
         ("others", "ext4", 20),
+        ("full", "ext4", 10),
+        ("full", "xfs", 6),
+        ("full", "btrfs", 6),
+        ("inodes", "ext4", 10),
     ],
 )
 def test_a_little_of_each_programme(runner: Runner, programme: str, fs: str, count: int) -> None:

@@ -186,6 +186,55 @@ def test_a_state_directory_that_fills_up_during_a_step(elsewhere: Rig) -> None:
     assert rig.changed(before) == []
 
 
+def test_show_says_where_images_hold_space(rig: Rig) -> None:
+    """Removing a kept file frees none (TRACE.md 24)."""
+    rig.sh("head -c 3m /dev/urandom > big; sync")
+    rig.begin()
+    rig.step("rm big")
+    (held,) = rig.ctl("show", rig.tx).json["held"]
+    assert held["bytes"] >= 3 << 20
+    assert f"Its images hold 3.0 MiB on {held['path']}: free again when" in rig.run("acidctl", "show", rig.tx).out
+    rig.rollback()
+    assert rig.ctl("show", rig.tx).json["held"] == []
+
+
+def test_a_begin_without_inodes_says_so(elsewhere: Rig) -> None:
+    elsewhere.sh(f"mount -t tmpfs -o size=60m,nr_inodes=40 none {STATE}")
+    refused(elsewhere.try_begin(), "store-full", STATE, "inodes", "acidctl gc")
+
+
+# -- another version's engine ------------------------------------------------------------------------------------
+
+
+def test_a_format_of_another_engine(rig: Rig) -> None:
+    """This one refuses by name and touches nothing; the one that knows the format undoes it, though the agent is this one's."""
+    rig.sh("echo one > one; seq 4000 > big")
+    before = rig.look()
+    rig.begin()
+    rig.step("echo two > one; rm big")
+    rig.commit()
+    left = rig.look()
+    lib, other = "/usr/local/lib/acid", "/usr/local/lib/acid/feedfeedfeedfeed"
+    rig.sh(f"mv {STATE}/tx/{rig.tx}/format-1 {STATE}/tx/{rig.tx}/format-9")
+    try:
+        for verb in ("rollback", "diff", "verify"):
+            refused(rig.ctl(verb, rig.tx), "format-unknown", "format 9", "Nothing was touched")
+        refused(rig.ctl("rollback", rig.tx), "format-unknown", rig.tx, "engine", "this engine can undo 1", "acidctl")
+        assert rig.changed(left) == []
+        assert rig.state_now() == "COMMITTED"
+        assert rig.ctl("gc", "--days", "0").code == 0  # it is not this engine's to drop
+        assert rig.sh(f"ls {STATE}/tx/{rig.tx}/log").out
+        rig.sh(
+            f"cp -a $(readlink -f {lib}/current) {other}; cd {other}; rm engine/__pycache__/formats.*; "
+            f"sed -i 's/frozenset({{1}})/frozenset({{1, 9}})/' engine/formats.py; sed -i \"s|'{lib}/[0-9a-f]*'|'{other}'|\" acidctl"
+        )
+        done = rig.run(f"{other}/acidctl", "rollback", "--json", rig.tx)
+        assert (done.code, done.json["state"], done.json["differs"]) == (0, "ABORTED", []), done
+        assert rig.changed(before) == []
+    finally:
+        rig.sh(f"rm -rf {other}; mv {STATE}/tx/{rig.tx}/format-9 {STATE}/tx/{rig.tx}/format-1")
+
+
 # -- damage --------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "engine"))
 
-from fixtures import ext4, rig, rigs  # noqa: F401
+from fixtures import any_rig, ext4, rig, rigs  # noqa: F401
 from rig import Rig
 
 FILES = "echo one > one; echo two > two; mkdir d; echo three > d/three; seq 5000 > big"
@@ -67,6 +67,23 @@ def test_metadata(rig: Rig) -> None:
         f"setfattr -n user.y -v old two; "
         "ln -s one link; touch -h -d 1999-09-09 link; setcap cap_chown+ep s",
     )
+
+
+def test_security_attributes(any_rig: Rig) -> None:
+    """A label is an extended attribute, and is put back as such: of what was relabelled, written, replaced, removed and made anew."""
+    rig = any_rig
+    label = 'l() { setfattr -h -n security.selinux -v system_u:object_r:$1_t:s0 "${@:2}"; }'
+    rig.exact(
+        f"{label}; l other one d; setfattr -x security.selinux two; l new three; echo more >> four; rm five link; rm -r e; "
+        f"cp six new; mv new six; setfattr -n security.ima -v 0x0404 seven; setfattr -x security.acid d/in; chmod 600 eight; chown 5 eight",
+        f"{label}; echo > five; l etc five; ln -s one link; mkdir e; l etc e; for f in *; do l again $f; done",
+        prepare=f"{label}; mkdir d e; for f in one two three four five six seven eight d/in e/in; do echo $f > $f; done; seq 3000 >> six; "
+        f"rm three; echo > three; ln -s one link; l etc one two four five six seven eight d d/in e e/in link; "
+        f"setfattr -n security.acid -v x d/in; setfattr -n security.ima -v 0x0102 eight; setcap cap_net_raw+ep four",
+    )
+    found = rig.sh("getfattr -h --only-values -n security.selinux five link e/in six | tr '\\0' ' '").out
+    assert found.count("etc_t") == 4
+    assert rig.sh("getfattr -d -m - three").out == ""
 
 
 def test_locks(rig: Rig) -> None:

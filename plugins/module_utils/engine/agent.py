@@ -34,10 +34,9 @@ import typing as t
 from . import compensations, deadman, lease, protocol, recovery, retention, shutdown, states, systemd_notify
 from .drift.verdict import POLICIES
 from .errors import AcidError, NoTransaction, Usage, WrongTransaction
-from .journal import Journal
 from .leftovers import kill_leftovers
 from .model import Step, Transaction
-from .rollback import Manner, roll_back, roll_back_to
+from .rollback import Manner, keep_reserve, roll_back, roll_back_to
 from .trace import filter as trace_filter
 from .trace.notify import answer_orphans
 from .tracer import LET_RUN, REFUSE, Slots, Tracer
@@ -65,7 +64,7 @@ class _Busy:
 
 class Agent:
     def __init__(self) -> None:
-        self._journal = Journal()
+        self._journal = recovery.open_journal()
         self._journal.verify()  # all of it (I7): SQLite notices damage only where it reads
         self._program = trace_filter.build(os.uname().machine).code
         self._open: OpenTransaction | None = None
@@ -216,6 +215,11 @@ class Agent:
                 self._wait_for_controller(value.id)
             elif after == recovery.UNDO:
                 self._start(self._undo_again, value)
+            else:
+                keep_reserve(self._journal)
+        else:
+            retention.release_left_reserves(self._journal)
+            keep_reserve(self._journal)
 
     def _undo_again(self, value: Transaction) -> None:
         with self._control:
@@ -437,6 +441,7 @@ class Agent:
         transaction = self._open
         if transaction is not None and transaction.id == tx:
             transaction.kill_processes()
+            transaction.release_reserves()
             transaction.seal()
             transaction.close()
             self._left_behind += transaction.tracers

@@ -184,6 +184,13 @@ class Denied(AcidError):
     exit_code = 33
 
 
+class FormatUnknown(AcidError):
+    """An engine of another version kept the transaction's images, in a way that this one cannot undo. Nothing has been touched."""
+
+    kind = "format-unknown"
+    exit_code = 34
+
+
 class StepRefused(AcidError):
     """The step may not run. 97 is what the controller's hook looks for: nothing of the step has run."""
 

@@ -14,12 +14,14 @@ import struct
 from . import kernel
 from .errors import EngineTampered, JournalUnwritable, KernelTooOld, NotRoot, StoreFull, TraceUnavailable
 from .filesystems import TRACED, mounts_of, policy
+from .reserve import STATE_AMOUNT
 from .store import STATE
 from .trace.calls import MACHINES
 
 OLDEST = (5, 10)
-#: bytes that must be free on the file system of /var/lib/acid: the journal, the log and an undo need room
-RESERVE = 32 << 20
+#: what must be free on the file system of /var/lib/acid: half of it becomes the reserve
+RESERVE = 2 * STATE_AMOUNT.size
+INODES = 4 * STATE_AMOUNT.inodes
 _GET_ACTION_AVAIL, _USER_NOTIF = 2, 0x7FC00000
 
 
@@ -93,11 +95,18 @@ def _check_state() -> None:
                 "%s is full, so no before-image can be kept there." % STATE, hint="Free some space (acidctl gc drops old images)."
             ) from error
         raise JournalUnwritable("%s cannot be written: %s." % (STATE, error.strerror), hint="Mount it read-write.") from error
-    room = os.statvfs(STATE)
-    if room.f_bavail * room.f_frsize < RESERVE:
+    check_room(STATE, os.statvfs(STATE))
+
+
+def check_room(path: str, room: os.statvfs_result) -> None:
+    """Raises StoreFull where the reserve (docs/adr/0015) would not leave room for journal, log and images."""
+    if os.path.exists(path + "/reserve"):  # a transaction is open: whether there may be another one is the journal's business
+        return
+    if room.f_bavail * room.f_frsize < RESERVE or (room.f_files and room.f_favail < INODES):
         raise StoreFull(
-            "%s has %d MiB free, and a transaction needs at least %d." % (STATE, room.f_bavail * room.f_frsize >> 20, RESERVE >> 20),
-            hint="Free some space (acidctl gc drops old images).",
+            "%s has %d MiB free and %s inodes, and a transaction needs at least %d MiB and %d inodes there."
+            % (path, room.f_bavail * room.f_frsize >> 20, room.f_favail if room.f_files else "enough", RESERVE >> 20, INODES),
+            hint="Free some space on its file system (acidctl gc drops old images).",
         )
 
 

@@ -7,18 +7,23 @@ after_death(journal, value, step_was_running=...) -> RESUME | UNDO | WAIT
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import typing as t
 
-from . import deadman, lease, shutdown, states
+from . import deadman, formats, lease, reserve, shutdown, states
 from .commands import run
+from .errors import JournalUnwritable
 from .journal import Journal
 from .leftovers import kill_leftovers
 from .model import Summary, Transaction
 from .rollback import Manner, roll_back
+from .store import STATE
 from .transaction import boot_id, directory_of, is_durable
 
+#: bytes and inodes: ext4 counts as free what it keeps for itself, up to 16 MiB
+_TIGHT, _FEW = 24 << 20, 16
 RESUME, UNDO, WAIT = "resume", "undo", "wait"
 
 
@@ -26,6 +31,8 @@ def after_death(journal: Journal, value: Transaction, *, step_was_running: bool)
     """The agent is started anew and finds `value` open. Between steps nothing was lost, since images are written before the change; in a
     step
     calls may have failed, so the transaction is doomed: its controller hears so at the next request, or the lease ends it."""
+    if not formats.known(directory_of(value.id)):
+        return WAIT  # for the engine that can
     if value.state == states.ABORTING:
         return UNDO
     if value.state == states.PREPARED:
@@ -37,8 +44,23 @@ def after_death(journal: Journal, value: Transaction, *, step_was_running: bool)
     if value.state == states.ACTIVE and not step_was_running and not _torn(journal, value):
         return RESUME
     if value.state == states.ACTIVE:
+        reserve.release_host(STATE)  # the undo's first write
         journal.set_state(value.id, states.DOOMED, reason="the agent died while a step was running")
     return UNDO
+
+
+def open_journal() -> Journal:
+    """The journal of a host that may have no space left, not even for SQLite to open it: then the reserve is given for that. Whoever asks
+    calls keep_reserve or rolls back. With blocks smaller than a page SQLite is ended by SIGBUS when its shared memory does not fit."""
+    with contextlib.suppress(FileNotFoundError):  # of a host's first agent
+        room = os.statvfs(STATE)
+        if room.f_bfree * room.f_frsize < _TIGHT or (room.f_files and room.f_ffree < _FEW):
+            reserve.release_host(STATE)
+    try:
+        return Journal()
+    except JournalUnwritable:
+        reserve.release_host(STATE)
+        return Journal()
 
 
 def _torn(journal: Journal, value: Transaction) -> bool:

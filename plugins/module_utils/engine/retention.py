@@ -9,7 +9,7 @@ import shutil
 import time
 import typing as t
 
-from . import states
+from . import formats, states
 from .errors import JournalDamaged
 from .journal import Journal
 from .model import Transaction
@@ -41,7 +41,7 @@ def gc(journal: Journal, *, limits: Limits | None = None, now_ns: int | None = N
     dropped: list[Transaction] = []
     kept: list[Transaction] = []
     for value in journal.transactions():
-        if value.images and value.state in _ENDED:
+        if value.images and value.state in _ENDED and formats.known(directory_of(value.id)):  # else it is for the engine that does
             own = limits or Limits.of(value.options)
             aged = value.ended_ns is not None and now - value.ended_ns > own.days * 86400e9
             (dropped if aged else kept).append(value)
@@ -85,6 +85,22 @@ def drop(journal: Journal, value: Transaction) -> None:
     _discard_probes(journal)
     shutil.rmtree(directory, ignore_errors=True)
     shutil.rmtree("%s/store/%s" % (STATE, value.id), ignore_errors=True)
+
+
+def release_left_reserves(journal: Journal) -> None:
+    """Of transactions whose commit, or whose undo, was written and who died before they had given their reserves back (I9)."""
+    for value in journal.transactions():
+        directory = directory_of(value.id)
+        if value.state in _ENDED and os.path.exists(directory + "/reserves") and formats.known(directory):
+            store = Store(value.id)
+            try:
+                store.adopt_all(read(directory).file_systems.values())
+                store.release_reserves()
+            except (JournalDamaged, FileNotFoundError):
+                continue
+            finally:
+                store.close()
+            os.unlink(directory + "/reserves")
 
 
 def _share(path: str) -> float:

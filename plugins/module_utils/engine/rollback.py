@@ -21,13 +21,13 @@ import os
 import time
 import typing as t
 
-from . import compensations, copies, packagelocks, shutdown, states
+from . import compensations, copies, formats, packagelocks, reserve, shutdown, states
 from .afterdigest import clock_offset_ns, now_ns
 from .drift.ends import StepTimes
 from .drift.settle import About, Settled
-from .drift.verdict import STOP
+from .drift.verdict import STOP, passengers
 from .drift.verdict import load as load_verdict
-from .errors import AcidError, JournalDamaged, ProbeFailed, WrongState
+from .errors import AcidError, JournalDamaged, ProbeFailed, StoreFull, WrongState
 from .journal import Journal
 from .model import ASKED, DIFFERS, MOOT, Savepoint, Summary, Transaction
 from .probes.base import Circumstances, Image, Outcome, Probe
@@ -60,12 +60,29 @@ class Manner(t.NamedTuple):
 def roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for another process's
     undo. `payer`: who runs compensations (the host)."""
+    known = journal.get(tx)
+    if known.state != states.ABORTED:
+        formats.check(directory_of(tx), tx=tx, engine=known.engine)
+    if known.state not in (states.COMMITTED, states.ABORTED):
+        reserve.release_host(STATE)  # before the first write; it is this transaction's
     lock = os.open(STATE + "/undo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _roll_back(journal, tx, manner)
     finally:
         os.close(lock)
+        keep_reserve(journal)
+
+
+def keep_reserve(journal: Journal) -> None:
+    """The host's reserve is there while an undo may come, and else not (I9); after each end, and after an agent's or a host's death. Where
+    there is no room for it any more the undo has to do without."""
+    failed = any(value.state == states.UNDO_FAILED for value in journal.transactions())
+    if failed or journal.open_transaction() is not None:
+        with contextlib.suppress(StoreFull):
+            reserve.take_host(STATE)
+    else:
+        reserve.release_host(STATE)
 
 
 def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
@@ -102,6 +119,8 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         return _undo(journal, tx, goal, store, log, settled, epoch=epoch, after_commit=after_commit, at_boot=manner.at_boot)
 
     try:
+        store.adopt_all(wanted.file_systems.values())
+        store.release_reserves()
         with packagelocks.held(wanted):  # what a package manager that runs now will change is judged when it has done it
             settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
         if not settled.looks_again(wanted):
@@ -217,6 +236,7 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
     journal, tx = transaction.journal, transaction.id
     later = [step for step in journal.steps(tx) if step.epoch >= point.epoch]
     transaction.kill_processes(min((step.n for step in later), default=1 << 30))
+    transaction.release_reserves()
     transaction.seal()
     transaction.undoing = point.name
     wanted = read(directory_of(tx), epoch=point.epoch)
@@ -245,6 +265,8 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
         again = journal.renew_savepoint(tx, point)
         transaction.capture.epoch(again.epoch, 0)
     transaction.undoing = ""
+    with contextlib.suppress(StoreFull):  # then the next step is refused
+        transaction.take_reserves()
     _ended(tx)
     _note_unpaid(journal, tx, epoch=point.epoch)
     if journal.notes(tx, DIFFERS):
@@ -289,7 +311,8 @@ def _undo(
         if probe.name in before:
             outcome += _half(probe.before_files, before[probe.name], about[probe.name])
     with settled.accounts(wanted), packagelocks.held(wanted):
-        files = undo(store, log, wanted, epoch=epoch, held=settled.held())
+        first = min((step.started_ns for step in later), default=1 << 63)
+        files = undo(store, log, wanted, epoch=epoch, held=settled.held(), spared=passengers(directory_of(tx)), since=first)
     for probe in probes.after_files():
         if probe.name in before:
             outcome += _half(probe.after_files, before[probe.name], about[probe.name])

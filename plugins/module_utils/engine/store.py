@@ -10,15 +10,18 @@ Names in it: `<n>` a kept link, `c<n>` a copy of contents, `s-...` an inode stag
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import stat
+import typing as t
 
-from . import kernel
+from . import kernel, reserve
 from .errors import StoreFull
 from .filesystems import TRACED, FileSystem, choose_mount, device_of, is_btrfs, mounts_of, subvolume_root, unmounted_subvolume
+from .records import FileSystemSeen
 
 STATE = "/var/lib/acid"
 HIDDEN = b".acid-store"
@@ -26,6 +29,7 @@ HIDDEN = b".acid-store"
 HASHED = 64 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK = 1 << 20
+_IN_MEMORY = (b"tmpfs", b"devtmpfs")
 
 
 class Store:
@@ -37,6 +41,8 @@ class Store:
         self._by_dev: dict[int, FileSystem | None] = {}
         self.by_number: dict[int, FileSystem] = {}
         self._next_fs, self.next_number = 1, 1
+        #: file system number -> bytes that copies may still take: what was free when the transaction came to it (docs/adr/0015)
+        self._room: dict[int, int] = {}
         self._state_dev = kernel.Reader().stat(kernel.AT_FDCWD, self._state).dev
 
     # -- file systems ----------------------------------------------------------------------------------------------------
@@ -76,6 +82,12 @@ class Store:
             found.open_mount()
         self.by_number[number] = self._by_dev[found.dev] = found
         return found
+
+    def adopt_all(self, seen: t.Iterable[FileSystemSeen]) -> None:
+        """Those of a log that are not known yet."""
+        for one in seen:
+            if one.fs not in self.by_number:
+                self.adopt(one.fs, one.dev, one.fstype, one.mount_point)
 
     def forget_unknown(self) -> None:
         """After a mount call: what the host did not show may be there now, and the other way round."""
@@ -119,6 +131,87 @@ class Store:
                 return -1
         return fs.store_fd
 
+    # -- room ------------------------------------------------------------------------------------------------------------
+
+    def take_reserve(self, fs: FileSystem) -> None:
+        """Before the transaction's first change on `fs`. StoreFull where there is too little room for its undo. The host's own serves the
+        file system of /var/lib/acid, and what lies in memory needs none: there names and metadata take no space."""
+        if fs.dev != self._state_dev and fs.fstype not in _IN_MEMORY:
+            try:
+                self._mark_reserves()
+                directory = self.directory(fs)
+                reserve.take(directory, reserve.other_amount(directory), os.fsdecode(fs.mount_point))
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise StoreFull(
+                        reserve.too_little(os.fsdecode(fs.mount_point), os.fstatvfs(fs.mount_fd), reserve.OTHER_AMOUNT),
+                        hint="Free some space there, and run the play again.",
+                    ) from error
+                # read-only, or of a kind that does not let root make a file: then nothing can be changed there either
+
+    def release_reserve(self, fs: FileSystem) -> None:
+        if fs.dev != self._state_dev and fs.fstype not in _IN_MEMORY and fs.mount_fd >= 0 and self.existing_directory(fs) >= 0:
+            reserve.release(fs.store_fd)
+
+    def release_reserves(self) -> None:
+        for fs in self.by_number.values():
+            if fs.policy == TRACED:
+                self.release_reserve(fs)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._marker())
+
+    def _marker(self) -> bytes:
+        """Says that there are some, to whoever comes after an agent that died before it had released them."""
+        return b"%s/tx/%s/reserves" % (self._state, self._tx)
+
+    def _mark_reserves(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # of a store by itself, in a test
+            os.close(os.open(self._marker(), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def _admit(self, fs: FileSystem, size: int) -> None:
+        """StoreFull for a copy into space that the steps have freed: the undo needs that again."""
+        left = self._room.get(fs.number)
+        if left is None:
+            left = self._room_at_first(fs)
+        if size > left:
+            raise StoreFull(
+                "no space for a before-image of %d bytes on %s: of what was free when the transaction began %d bytes are left, "
+                "and its undo needs what steps have freed" % (size, os.fsdecode(fs.mount_point), max(0, left)),
+                hint="Free space there and run the play again.",
+            )
+        self._room[fs.number] = left - size
+
+    def _room_at_first(self, fs: FileSystem) -> int:
+        """After an agent's death, or an undo to a savepoint: what copies take already counts."""
+        directory = self.directory(fs)
+        holder = directory if fs.dev != self._state_dev else os.open(self._state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            free = reserve.free_when_taken(holder)
+        finally:
+            if holder != directory:
+                os.close(holder)
+        if free is None:
+            room = os.fstatvfs(directory)
+            return room.f_bfree * room.f_frsize
+        copies = [name for name in names_in(directory) if name.startswith(b"c")]
+        return free - sum(os.stat(name, dir_fd=directory, follow_symlinks=False).st_blocks * 512 for name in copies)
+
+    def count_room_again(self) -> None:
+        """Copies have gone."""
+        self._room.clear()
+
+    def held(self) -> dict[bytes, int]:
+        """Mount point -> bytes that are free again only when the images go (TRACE.md 24): copies, and kept inodes without another name."""
+        found: dict[bytes, int] = {}
+        for fs in self.by_number.values():
+            directory = self.existing_directory(fs) if fs.policy == TRACED and fs.mount_fd >= 0 else -1
+            for name in names_in(directory) if directory >= 0 else []:
+                with contextlib.suppress(FileNotFoundError):
+                    info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    if info.st_nlink == 1:
+                        found[fs.mount_point] = found.get(fs.mount_point, 0) + info.st_blocks * 512
+        return found
+
     # -- images ----------------------------------------------------------------------------------------------------------
 
     def number(self) -> int:
@@ -131,12 +224,21 @@ class Store:
         OSError EXDEV, EMLINK, EPERM where it cannot have one.
         """
         number, directory = self.number(), self.directory(fs)
-        target = b"%d" % number
+        try:
+            self._keep_link(fs, dirfd, name, handle, b"%d" % number, directory)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise _no_space(fs, "one more name") from error
+            raise
+        self._order(fs)
+        return number
+
+    @staticmethod
+    def _keep_link(fs: FileSystem, dirfd: int, name: bytes, handle: bytes, target: bytes, directory: int) -> None:
         if fs.shared_mount and dirfd >= 0:
             try:
                 os.link(name, target, src_dir_fd=dirfd, dst_dir_fd=directory, follow_symlinks=False)
-                self._order(fs)
-                return number
+                return
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
@@ -145,8 +247,6 @@ class Store:
             kernel.link_fd(fd, directory, target)
         finally:
             os.close(fd)
-        self._order(fs)
-        return number
 
     def _order(self, fs: FileSystem) -> None:
         """With `durability: power`: what was made in the store reaches the disk before the change that it is for. A file system that
@@ -164,25 +264,25 @@ class Store:
     def copy(self, fs: FileSystem, handle: bytes, size: int) -> int:
         """A copy of the contents, by reflink where the file system can, holes kept. StoreFull when there is no room."""
         number, directory = self.number(), self.directory(fs)
-        source = fs.open(handle, os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK)
-        name = b"c%d" % number
-        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        source, target, name = fs.open(handle, os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK), -1, b"c%d" % number
         try:
-            copy_data(source, target, size)
+            target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+            if not reflink(source, target):
+                self._admit(fs, os.fstat(source).st_blocks * 512)
+                copy_data(source, target, size)
             if self.durable:
                 os.fsync(target)
                 self._order(fs)
-        except OSError as error:
-            os.unlink(name, dir_fd=directory)
-            if error.errno in _FULL:
-                raise StoreFull(
-                    "no space for a before-image of %d bytes on %s" % (size, os.fsdecode(fs.mount_point)),
-                    hint="Free space there and run the play again.",
-                ) from error
+        except (OSError, StoreFull) as error:
+            if target >= 0:
+                os.unlink(name, dir_fd=directory)
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise _no_space(fs, "%d bytes" % size) from error
             raise
         finally:
             os.close(source)
-            os.close(target)
+            if target >= 0:
+                os.close(target)
         return number
 
     def open_copy(self, fs: FileSystem, number: int) -> int:
@@ -233,13 +333,23 @@ class Store:
             fs.close()
 
 
-def copy_data(source: int, target: int, size: int) -> None:
-    """Copy by reflink, else extent by extent, leaving the holes holes (a lastlog of 300 GB is mostly hole)."""
+def _no_space(fs: FileSystem, what: str) -> StoreFull:
+    return StoreFull(
+        "no space for a before-image of %s on %s" % (what, os.fsdecode(fs.mount_point)), hint="Free space there and run the play again."
+    )
+
+
+def reflink(source: int, target: int) -> bool:
+    """Whether the file system could share the contents, which takes no space."""
     try:
         fcntl.ioctl(target, kernel.FICLONE, source)
-        return
     except OSError:
-        pass
+        return False
+    return True
+
+
+def copy_data(source: int, target: int, size: int) -> None:
+    """Copy extent by extent, leaving the holes holes (a lastlog of 300 GB is mostly hole)."""
     os.ftruncate(target, size)
     at = 0
     while at < size:

@@ -11,16 +11,17 @@ row that says COMMITTED. If the agent dies before that row, all is undoable; aft
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import time
 import typing as t
 
-from . import cgroups, kernel, shutdown, states
+from . import cgroups, kernel, reserve, shutdown, states
 from . import lease as leases
 from .afterdigest import AfterDigest, now_ns
-from .errors import AcidError, Denied, Doomed, StaleToken, WrongState
+from .errors import AcidError, Denied, Doomed, JournalUnwritable, StaleToken, StoreFull, WrongState
 from .filesystems import TRACED
 from .journal import Journal
 from .lease import Lease
@@ -37,6 +38,7 @@ from .wanted import read
 
 #: seconds that a request waits for the processes of steps whose results the controller already has
 _WAIT_FOR_MAIN = 30.0
+_ALIKE = 8
 
 
 def directory_of(tx: str, state: str = STATE) -> str:
@@ -89,6 +91,7 @@ class OpenTransaction:
         self.undoing = ""  # the savepoint, while an undo to it is under way
         self._observations: list[Observed] = []
         self._denied: list[str] = []  # sentences that nobody has been told yet
+        self._holds_reserve = True
 
     # -- begin -----------------------------------------------------------------------------------------------------------
 
@@ -102,7 +105,7 @@ class OpenTransaction:
             boot_id=boot_id(),
             engine=own_hash(),
             deadline=leases.first(options),
-            prepare=lambda tx: logs.append(_new_log(directory_of(tx))),
+            prepare=lambda tx: logs.append(_prepared(tx)),
         )
         try:
             self = cls(journal, value, logs[0], Store(value.id, durable=is_durable(value)), next_directory=1)
@@ -111,6 +114,7 @@ class OpenTransaction:
             logs[0].write_head(durable=True)
             return self
         except BaseException:
+            reserve.release_host(STATE)
             journal.set_state(value.id, states.ABORTING, reason="begin failed")
             journal.set_state(value.id, states.ABORTED)
             raise
@@ -127,6 +131,9 @@ class OpenTransaction:
             store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
         store.next_number = wanted.next_number
         self = cls(journal, value, log, store, next_directory=wanted.next_directory)
+        with contextlib.suppress(StoreFull):  # then the next step is refused, if it still is so
+            self._holds_reserve = False
+            self.take_reserves()
         self.capture.epoch(value.epoch, 0)
         if any(found.state == states.RUNNING_NOW for found in journal.compensations(value.id)):
             self.undoing = "(unknown since the agent died)"
@@ -150,6 +157,8 @@ class OpenTransaction:
         """The step of `info`, which may have begun already; `process` is its first process, about to become the step's command."""
         with self.lock:
             self._refuse_unless_going_on()
+            if not self._holds_reserve:
+                self.take_reserves()
             if self.step is None or self.step.id != info["id"]:
                 self._refuse_denied()
                 self._seal()
@@ -225,6 +234,21 @@ class OpenTransaction:
             return
         self._digested = 0 if alive else step
 
+    def take_reserves(self) -> None:
+        """What an undo has released, or an agent that died. Raises StoreFull."""
+        self.store.count_room_again()
+        reserve.take_host(STATE)
+        for fs in self.store.by_number.values():
+            if fs.policy == TRACED:
+                self.store.take_reserve(fs)
+        self._holds_reserve = True
+
+    def release_reserves(self) -> None:
+        """An undo begins, or there will be none."""
+        self._holds_reserve = False
+        reserve.release_host(STATE)
+        self.store.release_reserves()
+
     def seal(self) -> None:
         with self.lock:
             self._seal()
@@ -254,7 +278,9 @@ class OpenTransaction:
 
     def _failed(self, step: int, reason: str) -> None:
         """No image could be taken: the call was answered EIO, and nothing happened."""
-        self._observations.append(Observed(IRREVERSIBLE, "refused with EIO, nothing changed: " + reason, step))
+        seen = Observed(IRREVERSIBLE, "refused with EIO, nothing changed: " + reason, step)
+        if seen not in self._observations[-_ALIKE:]:  # where there is no space, a program may be refused again and again
+            self._observations.append(seen)
 
     def _lost(self, reason: str) -> None:
         """Images may not have reached the disk. The tracer that says so holds the lock."""
@@ -287,7 +313,11 @@ class OpenTransaction:
         self.doomed = self.doomed or reason
         for tracer in self.tracers:
             tracer.mode = REFUSE
-        self.journal.set_state(self.id, states.DOOMED, reason=reason)
+        try:
+            self.journal.set_state(self.id, states.DOOMED, reason=reason)
+        except JournalUnwritable:  # only an undo can follow, so it may have its room now
+            self.release_reserves()
+            self.journal.set_state(self.id, states.DOOMED, reason=reason)
 
     def _refuse_denied(self) -> None:
         if self._denied:
@@ -406,6 +436,7 @@ class OpenTransaction:
                 tracer.mode = LET_RUN
             self.sync()
         self.journal.set_state(self.id, states.COMMITTED)
+        self.release_reserves()
         self.close()
         return self.summary(states.COMMITTED, time.monotonic() - start)
 
@@ -441,6 +472,16 @@ class OpenTransaction:
             self.capture.close()
         self.log.close()
         self.store.close()
+
+
+def _prepared(tx: str) -> Writer:
+    """What is there before the transaction's row is: room for its undo, first of all, and a log."""
+    reserve.take_host(STATE)
+    try:
+        return _new_log(directory_of(tx))
+    except BaseException:
+        reserve.release_host(STATE)
+        raise
 
 
 def _new_log(directory: str) -> Writer:

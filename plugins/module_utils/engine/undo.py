@@ -15,11 +15,14 @@ import os
 import typing as t
 
 from . import kernel
+from .errors import AcidError
 from .records import Undone
+from .reserve import is_full
 from .store import Store, names_in, unlink_locked
 from .undoing.ground import Ground, Outcome
 from .undoing.inodes import Inodes
 from .undoing.places import Places
+from .undoing.room import Room
 from .undolog import Writer
 from .wanted import Inode, Place, Wanted
 
@@ -35,14 +38,27 @@ class Held(t.NamedTuple):
 NOTHING_HELD = Held((), (), frozenset())
 
 
-def undo(store: Store, log: Writer, wanted: Wanted, *, epoch: int, held: Held = NOTHING_HELD) -> Outcome:
-    """Back to the start of `epoch`. The transaction's processes are dead, and no step runs."""
+def undo(
+    store: Store,
+    log: Writer,
+    wanted: Wanted,
+    *,
+    epoch: int,
+    held: Held = NOTHING_HELD,
+    spared: t.Collection[bytes] = frozenset(),
+    since: int = 1 << 63,
+) -> Outcome:
+    """Back to the start of `epoch`. The transaction's processes are dead, and no step runs. `spared`: paths of what others put into
+    directories that go. `since`: when its first step began, in nanoseconds."""
     ground = Ground(store, log, wanted)
     try:
-        places = Places(ground)
-        inodes = Inodes(ground, places)
-        places.restore()
-        inodes.restore()
+        try:
+            places, inodes = _restore(ground)
+        except (OSError, AcidError) as error:
+            if not is_full(error) or not Room(ground, held.inodes, spared, since).make():
+                raise
+            ground.again()
+            places, inodes = _restore(ground)
         inodes.values()
         known = {line.split(": ")[0] for line in ground.outcome.differs} | set(ground.outcome.moot)
         places.verify(known)
@@ -56,6 +72,14 @@ def undo(store: Store, log: Writer, wanted: Wanted, *, epoch: int, held: Held = 
     finally:
         ground.close()
     return ground.outcome
+
+
+def _restore(ground: Ground) -> tuple[Places, Inodes]:
+    places = Places(ground)
+    inodes = Inodes(ground, places)
+    places.restore()
+    inodes.restore()
+    return places, inodes
 
 
 def drop_images(ground: Ground, keep: frozenset[tuple[int, bytes]], *, whole: bool) -> None:

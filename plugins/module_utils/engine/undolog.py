@@ -20,6 +20,7 @@ import os
 import struct
 import typing as t
 
+from . import formats
 from .errors import JournalDamaged, JournalUnwritable
 from .records import Image, decode, encode
 from .window import Window
@@ -50,6 +51,7 @@ class Writer:
 
     @classmethod
     def create(cls, directory: str) -> Writer:
+        formats.write(directory)
         fd = os.open(directory + "/log", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         writer = cls(directory, fd, Head(0, bytes(_CHAIN)))
         writer.write_head()
@@ -151,6 +153,7 @@ class Reader:
         )
 
     def __iter__(self) -> t.Iterator[Image]:
+        formats.check_log(self._directory)
         head = self._head() if self._asks_head else Head(0, bytes(_CHAIN))
         try:
             log = open(self._directory + "/log", "rb", buffering=1 << 20)  # noqa: SIM115  (closed by the with below)

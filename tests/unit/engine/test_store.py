@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from engine import kernel, store
+from engine.errors import StoreFull
 
 
 def lock(path: Path, flags: int) -> None:
@@ -74,3 +77,53 @@ def test_only_what_a_user_may_set_counts_as_a_flag(sandbox: Path) -> None:
     kernel.set_flags(fd, before)
     assert kernel.get_flags(fd) == before
     os.close(fd)
+
+
+@pytest.fixture
+def crowded(sandbox: Path) -> Iterator[Path]:
+    """The mount point of a file system with 48 inodes, of which the first 11 are its own."""
+    image, place = sandbox / "image", sandbox / "crowded"
+    with open(image, "wb") as f:
+        f.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-N", "48", str(image)], check=True)
+    place.mkdir()
+    subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=True)
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_no_room_for_the_undo_on_another_file_system_is_named(sandbox: Path, crowded: Path) -> None:
+    (sandbox / "state").mkdir()
+    images = store.Store("tx", state=str(sandbox / "state"))
+    for number in range(os.statvfs(crowded).f_ffree - 6):
+        (crowded / str(number)).touch()
+    found = images.file_system(kernel.Reader().stat(kernel.AT_FDCWD, os.fsencode(crowded)).dev)
+    assert found is not None
+    for _again in range(2):
+        with pytest.raises(StoreFull, match=rf"of {crowded} has .* MiB and \d inodes free, and a transaction holds .* 8 inodes") as raised:
+            images.take_reserve(found)
+        assert "Free some space there" in raised.value.hint
+    assert [name for _folder, folders, files in os.walk(crowded / ".acid-store") for name in folders + files] == ["tx"]
+    images.close()
+
+
+def test_copies_may_not_take_what_was_freed_later(sandbox: Path, crowded: Path) -> None:
+    """The undo needs it again."""
+    state = sandbox / "state"
+    state.mkdir()
+    images = store.Store("tx", state=str(state))
+    reader = kernel.Reader()
+    found = images.file_system(reader.stat(kernel.AT_FDCWD, os.fsencode(crowded)).dev)
+    assert found is not None
+    files = [crowded / name for name in ("one", "two")]
+    for path in files:
+        path.write_bytes(b"x" * (2 << 20))
+    handles = [reader.handle(kernel.AT_FDCWD, os.fsencode(path)) for path in files]
+    free = os.statvfs(crowded).f_bfree * os.statvfs(crowded).f_frsize
+    assert 2 << 20 < free < 4 << 20, free
+    images.copy(found, handles[0], 2 << 20)
+    os.truncate(files[0], 0)
+    with pytest.raises(StoreFull, match=rf"{2 << 20} bytes on {crowded}: of what was free when the transaction began"):
+        images.copy(found, handles[1], 2 << 20)
+    assert os.listdir(crowded / ".acid-store" / "tx") == ["c1"]
+    images.close()

@@ -11,11 +11,15 @@ from ..drift.verdict import load as load_verdict
 from ..history import touched
 from ..journal import Journal
 from ..model import DIFFERS, IRREVERSIBLE, MOOT, SURVIVOR, Note, StepSummary, Summary
+from ..store import Store
+from ..wanted import read
 from .drift import drift_lines
 from .table import columns, printable, when
 
 # More of a step's paths are counted, not listed.
 LISTED = 10
+#: Less than this many bytes of images are not worth a line.
+TOLD = 1 << 20
 _TITLES = {"irreversible": "Cannot be undone", "survivors": "Still running", "differs": "Not as before", "moot": "Passed over"}
 
 
@@ -48,6 +52,7 @@ def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = 
     drift = load_verdict(os.path.join(state_dir, "tx", tx.id), 0)
     if drift is not None:
         data["drift"] = drift.told(diffs=True)
+    data["held"] = [] if paths is None else _held(tx.id, state_dir)
     data["moot"] = list(_notes(journal.notes(tx.id, MOOT)))
     for step, shown in zip(steps, data["steps"]):
         found = [] if paths is None else paths.get(step.n, [])
@@ -59,6 +64,16 @@ def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = 
 def _touched(directory: str) -> dict[int, list[bytes]] | None:
     """None once the log is gone (retention)."""
     return touched(directory) if os.path.exists(os.path.join(directory, "log")) else None
+
+
+def _held(tx: str, state_dir: str) -> list[dict[str, Any]]:
+    """Where its images take space that removing files did not free."""
+    store = Store(tx, state=state_dir)
+    try:
+        store.adopt_all(read(os.path.join(state_dir, "tx", tx)).file_systems.values())
+        return [{"path": os.fsdecode(point), "bytes": size} for point, size in sorted(store.held().items()) if size >= TOLD]
+    finally:
+        store.close()
 
 
 def _notes(notes: list[Note]) -> tuple[str, ...]:
@@ -91,6 +106,9 @@ def render(data: dict[str, Any]) -> str:
             lines += [f"  {printable(path)}" for path in step["touched"]]
             if step["paths"] > len(step["touched"]):
                 lines.append(f"  and {step['paths'] - len(step['touched'])} more (--json --paths lists all)")
+    for held in data.get("held", ()):
+        size = f"{held['bytes'] / (1 << 20):.1f} MiB on {printable(held['path'])}"
+        lines += ["", f"Its images hold {size}: free again when its retention ends, or by `acidctl gc --days 0`."]
     for key, title in _TITLES.items():
         if data[key]:
             # What differs is told in full, whatever its length.

@@ -12,15 +12,15 @@ import os
 import sys
 import typing as t
 
-from .. import health, recovery, retention, states, units, verify
+from .. import formats, health, recovery, retention, states, units, verify
 from ..drift.verdict import POLICIES
-from ..errors import AcidError, AgentUnavailable, NoTransaction, NotRoot, Usage, WrongState
+from ..errors import AcidError, AgentUnavailable, FormatUnknown, NoTransaction, NotRoot, Usage, WrongState
 from ..journal import PATH, Journal
 from ..leftovers import kill_leftovers
 from ..model import Summary
 from ..probes.registry import Probes, choose
-from ..rollback import Manner, roll_back
-from ..transaction import own_hash
+from ..rollback import Manner, keep_reserve, roll_back
+from ..transaction import directory_of, own_hash
 from . import client, debts
 
 Answer = dict[str, t.Any]
@@ -191,7 +191,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     if connected := client.connect():
         connected.close()
     else:
-        journal = _journal()
+        journal = recovery.open_journal() if os.path.exists(PATH) else _journal()
         value = journal.get(request["tx"]) if request["tx"] else journal.open_transaction()
         if value is None:
             raise NoTransaction(
@@ -201,9 +201,21 @@ def _rollback(arguments: argparse.Namespace) -> int:
             return _ended(arguments, roll_back(journal, value.id, Manner("")))
     wish = {**{key: value for key, value in request.items() if value not in ("", None)}, "op": "rollback"}
     answer = client.start_and_ask(wish, may_repeat=lambda: True)
+    if answer.get("error", {}).get("class") == FormatUnknown.kind:
+        return _by_this_engine(arguments, str(request.get("tx", "")), answer)
     if "error" not in answer and not arguments.json:
         return _ended(arguments, Summary.from_json(answer))
     return show(arguments, answer)
+
+
+def _by_this_engine(arguments: argparse.Namespace, tx: str, answer: Answer) -> int:
+    """The agent is of another version, and cannot undo it. This engine may be the one that wrote it."""
+    journal = _journal()
+    value = journal.get(tx) if tx else journal.open_transaction()
+    if value is None or not formats.known(directory_of(value.id)):
+        return show(arguments, answer)
+    recovery.kill_leftovers(journal, value.id)
+    return _ended(arguments, roll_back(journal, value.id, Manner("asked for")))
 
 
 def _compensated(arguments: argparse.Namespace) -> int:
@@ -239,9 +251,11 @@ def _info(arguments: argparse.Namespace) -> int:
 def _recover(arguments: argparse.Namespace) -> int:
     if not os.path.exists(PATH):
         return show(arguments, {"recovered": None})
-    journal = Journal()
+    journal = recovery.open_journal()
     value = journal.open_transaction()
     if value is None:
+        retention.release_left_reserves(journal)
+        keep_reserve(journal)
         return show(arguments, {"recovered": None})
     if arguments.lease:
         done = recovery.at_lease_end(journal, agent_answers=client.answers)
@@ -256,6 +270,7 @@ def _recover(arguments: argparse.Namespace) -> int:
 def _resolve(arguments: argparse.Namespace) -> int:
     journal = _journal()
     value = journal.set_state(arguments.tx, states.RESOLVED, reason=arguments.reason)
+    keep_reserve(journal)
     return show(arguments, {"tx": value.id, "state": value.state})
 
 

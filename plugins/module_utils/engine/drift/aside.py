@@ -14,7 +14,7 @@ import stat
 
 from .. import restore
 from ..restore import proc
-from ..store import copy_data
+from ..store import copy_data, reflink
 from ..trace.images import read_xattrs
 from ..undoing.ground import Ground
 
@@ -58,7 +58,8 @@ def _copy(fd: int, folder: int, name: bytes) -> None:
         source = os.open(proc(fd), os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
-            copy_data(source, target, info.st_size)
+            if not reflink(source, target):
+                copy_data(source, target, info.st_size)
             os.fsync(target)
         finally:
             os.close(source)

@@ -181,6 +181,17 @@ def _load(rows: list[list[t.Any]]) -> list[tuple[int, bytes]]:
     return [(number, base64.b64decode(name)) for number, name in rows]
 
 
+def passengers(directory: str) -> frozenset[bytes]:
+    """What others put into directories that the transaction's undos take away: its path, and the one in quarantine."""
+    found: set[bytes] = set()
+    for name in os.listdir(directory):
+        _drift, _dash, epoch = name.partition("-")
+        if _drift == "drift" and epoch.isdigit() == bool(epoch):
+            verdict = load(directory, int(epoch or 0))
+            found.update(os.fsencode(path) for one in (verdict.passengers if verdict is not None else ()) for path in (one[0], one[2]))
+    return frozenset(found)
+
+
 def path_of(directory: str, epoch: int) -> str:
     return "%s/drift%s" % (directory, "-%d" % epoch if epoch else "")
 

@@ -22,6 +22,7 @@ from ..wanted import Inode, Wanted
 
 _GONE = (errno.ESTALE, errno.ENOENT)
 _OPEN_DIRECTORIES = 200
+_NOT_MOUNTED = " is not mounted"
 _LOCKS = kernel.STATX_ATTR_IMMUTABLE | kernel.STATX_ATTR_APPEND
 T = t.TypeVar("T")
 
@@ -43,7 +44,16 @@ class Ground:
         self.file_systems: dict[int, FileSystem] = {}
         self._open: dict[int, int] = {}
         self._no_more: set[int] = set()
+        #: whether all that can go has gone (room.py): what still does not fit is a difference
+        self.has_made_room = False
         self._find_file_systems()
+
+    def again(self) -> None:
+        """The undo begins anew, with more room."""
+        self.has_made_room = True
+        self.close()  # directories may have gone
+        self.outcome = Outcome(moot=[line for line in self.outcome.moot if line.endswith(_NOT_MOUNTED)])
+        self._no_more.clear()
 
     def close(self) -> None:
         for fd in self._open.values():
@@ -54,7 +64,7 @@ class Ground:
         for seen in self.wanted.file_systems.values():
             fs = self.store.by_number.get(seen.fs) or self.store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
             if fs is None or fs.policy != TRACED:
-                self.outcome.moot.append("%s file system at %s is not mounted" % (seen.fstype.decode(), os.fsdecode(seen.mount_point)))
+                self.outcome.moot.append("%s file system at %s%s" % (seen.fstype.decode(), os.fsdecode(seen.mount_point), _NOT_MOUNTED))
             else:
                 self.file_systems[seen.fs] = fs
 

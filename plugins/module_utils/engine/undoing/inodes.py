@@ -10,6 +10,7 @@ import typing as t
 
 from .. import kernel, restore
 from ..records import Basic, Value
+from ..reserve import FULL
 from ..wanted import Inode
 from .ground import Ground
 from .places import Places
@@ -69,6 +70,8 @@ class Inodes:
         try:
             self._ground.unlocking(act, (fd, b""))
         except OSError as error:
+            if error.errno in FULL and not self._ground.has_made_room:
+                raise
             self._ground.differs(basic.path, error.strerror or str(error))
         finally:
             os.close(fd)

@@ -20,6 +20,7 @@ import typing as t
 from .. import kernel, restore
 from ..kernel import AT_EMPTY_PATH
 from ..records import COPY, INLINE, LINK, Basic, Content, Entry
+from ..reserve import FULL
 from ..wanted import Inode
 from .ground import Ground
 
@@ -265,6 +266,9 @@ class Places:
         source = self._ground.store.open_copy(self._ground.file_systems[fs], number)
         try:
             restore.set_contents(fd, source, size)
+        except OSError as error:
+            if error.errno not in FULL or not restore.share_contents(fd, source, size):
+                raise
         finally:
             os.close(source)
 

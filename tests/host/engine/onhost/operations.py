@@ -9,6 +9,7 @@ and still does when operations are taken out of it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -99,6 +100,47 @@ class Program:
 
     def _data(self, n: int) -> bytes:
         return self._text(n)[: SIZES[n % len(SIZES)]]
+
+    # -- until nothing fits any more (asked for by name, never drawn) -------------------------------------------------------
+
+    def fill_file(self, where: int) -> None:
+        """One file takes all space that there is: new in an old folder, in a new folder, or one that was there."""
+        if where == 1:
+            os.makedirs("filled/deep", exist_ok=True)
+        path = ("filler", "filled/deep/filler", "big")[where]
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            for size in (1 << 20, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        os.write(fd, bytes(size))
+        finally:
+            os.close(fd)
+
+    def fill_names(self, where: int) -> None:
+        """Many small files take all inodes, or all space."""
+        folder = ("few", "many/deep")[where]
+        os.makedirs(folder, exist_ok=True)
+        for number in range(4000):
+            fd = os.open(f"{folder}/{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                os.write(fd, bytes(100))
+            finally:
+                os.close(fd)
+
+    def cut_big(self, size: int, which: int) -> None:
+        """Space that the undo will need again."""
+        os.truncate(("big", "big2", "big3")[which], size)
+
+    def spread(self, quarter: int) -> None:
+        """A quarter of the files each is made, written in place, removed and given another mode."""
+        for number in range(quarter):
+            with open(f"{number % 20}/new{number}", "wb") as f:
+                f.write(b"new" * 700)
+            with open(f"{number % 20}/{number}", "r+b") as f:
+                f.write(b"changed")
+            os.unlink(f"{(number + quarter) % 20}/{number + quarter}")
+            os.chmod(f"{(number + 2 * quarter) % 20}/{number + 2 * quarter}", 0o600)
 
     # -- operations ------------------------------------------------------------------------------------------------------
 
