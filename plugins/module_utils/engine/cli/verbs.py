@@ -214,7 +214,7 @@ def _by_this_engine(arguments: argparse.Namespace, tx: str, answer: Answer) -> i
     value = journal.get(tx) if tx else journal.open_transaction()
     if value is None or not formats.known(directory_of(value.id)):
         return show(arguments, answer)
-    recovery.kill_leftovers(journal, value.id)
+    kill_leftovers(journal, value.id)
     return _ended(arguments, roll_back(journal, value.id, Manner("asked for")))
 
 

@@ -199,7 +199,9 @@ def path_of(directory: str, epoch: int) -> str:
 def load(directory: str, epoch: int) -> Verdict | None:
     try:
         with open(path_of(directory, epoch), encoding="utf-8") as f:
-            return Verdict.from_json(json.load(f))
+            text = f.read()
+        # Where nothing had drifted it was not synced (`save`), and a power cut may leave its name without its bytes.
+        return Verdict.from_json(json.loads(text)) if text else None
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
