@@ -37,6 +37,8 @@ def set_bytes(fd: int, data: bytes) -> None:
 def set_contents(fd: int, source: int, size: int) -> None:
     """Make the file open for writing at `fd` equal to the first `size` bytes of `source`: only blocks that differ are written, and the cut
     comes last, so that a process which has it mapped meets no SIGBUS (TRACE.md 22). Holes come back as holes."""
+    if os.fstat(fd).st_size < size:
+        os.ftruncate(fd, size)  # XFS allocates ahead of a write that makes a file longer, and what comes to lie inside it stays
     at = 0
     while at < size:
         start, end = _next_data(source, at, size)
