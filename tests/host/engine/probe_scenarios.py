@@ -211,6 +211,7 @@ SCENARIOS = (
         "mount -o remount,ro,bind /srv/bound; mount --make-private /srv/bound; "
         "mount -o remount,exec,size=2m /srv/kept; mount -o remount,noexec /dev/shm",
     ),
+    scenario("options that a file system had not", "mount -o remount,hidepid=2,gid=7 /proc; mount -o remount,size=3m /dev/shm"),
     scenario(
         "mount: over one another, and moved",
         "mount -t tmpfs one /srv/over; mount -t tmpfs two /srv/over; mkdir /srv/moved; "

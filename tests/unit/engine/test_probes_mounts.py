@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from engine.probes.base import Circumstances
-from engine.probes.mountinfo import Mount, changes, parse
+from engine.probes.mountinfo import Mount, changes, parse, super_options
 from engine.probes.mounts import Mounts
 
 LAB = (Path(__file__).parent / "fixtures" / "mountinfo" / "lab.txt").read_text()
@@ -157,6 +157,28 @@ def test_options_and_propagation_come_back(probe: Mounts, point: Path) -> None:
     assert outcome.failures == ()
     assert line_of(point) == shown
     assert_as_before(probe, before)
+
+
+def test_options_that_were_not_there_go_again(probe: Mounts, point: Path) -> None:
+    """A remount leaves alone what it is not told, so that the defaults have to be."""
+    mount("-t", "tmpfs", "none", point)
+    shown, before = line_of(point), image(probe)
+    mount("-o", "remount,size=1m,nr_inodes=50", point)
+    assert line_of(point) != shown
+    assert undo(probe, before).failures == ()
+    assert line_of(point) == shown
+    assert_as_before(probe, before)
+
+
+def test_options_of_proc_and_of_disks_that_were_not_there() -> None:
+    def reset(fstype: str, old: str, new: str) -> list[str]:
+        mounts = [Mount(1, 0, "0:1", "/", "/m", "rw", "private", fstype, "x", text) for text in (old, new)]
+        return super_options(*mounts, pages=101, page_size=4096)
+
+    assert reset("proc", "rw", "rw,gid=7,hidepid=invisible") == ["rw", "gid=0", "hidepid=0"]
+    assert reset("proc", "rw,hidepid=noaccess", "rw,hidepid=invisible") == ["rw", "hidepid=noaccess"]
+    assert reset("ext4", "rw,seclabel", "rw,seclabel,discard,nobarrier,commit=30,unknown=1") == ["rw", "nodiscard", "barrier", "commit=0"]
+    assert reset("tmpfs", "rw", "rw,size=1024k,nr_inodes=5") == ["rw", "size=204800", "nr_inodes=50"]
 
 
 def test_a_mount_point_that_comes_back_with_the_files(probe: Mounts, point: Path) -> None:

@@ -123,3 +123,42 @@ def remount_options(mount: Mount) -> str:
     if not mount.flags & {"relatime", "noatime"}:
         wanted.append("strictatime")
     return ",".join(wanted)
+
+
+#: What sets an option back that was not there before: a remount leaves alone what it is not told (proc(5), tmpfs(5), ext4(5), btrfs(5)).
+#: A tmpfs has room for half of the memory; in per cent it would be rounded otherwise, and shown.
+_DEFAULTS = {
+    ("proc", "hidepid"): "hidepid=0",
+    ("proc", "gid"): "gid=0",
+    ("tmpfs", "size"): "size={half_of_memory}",
+    ("tmpfs", "nr_inodes"): "nr_inodes={half_of_pages}",
+    ("ext4", "commit"): "commit=0",
+    ("btrfs", "compress"): "compress=no",
+    ("btrfs", "compress-force"): "compress=no",
+}
+
+
+def super_options(old: Mount, new: Mount, *, pages: int, page_size: int) -> list[str]:
+    """The options that bring the file system's own back, also where it has some now that it had not. `pages`: of the host's memory."""
+    wanted = settable(old.super_options)
+    names = {option.partition("=")[0] for option in wanted}
+    for option in settable(new.super_options):
+        name, is_value, _value = option.partition("=")
+        if name in names or option in ("ro", "rw"):
+            continue
+        if is_value:
+            default = _DEFAULTS.get((old.fstype, name), "")
+            wanted += [default.format(half_of_memory=pages // 2 * page_size, half_of_pages=pages // 2)] if default else []
+        else:
+            wanted.append(name[2:] if name.startswith("no") else f"no{name}")
+    return wanted
+
+
+def settable(options: str) -> list[str]:
+    """What the kernel reports but does not take: security labels of a mount without a policy, btrfs' subvolid beside subvol."""
+    return [option for option in options.split(",") if option and not option.startswith(("seclabel", "subvolid="))]
+
+
+def shown(mount: Mount) -> str:
+    """All options of the mount and its file system, as mount(8) shows them."""
+    return ",".join(dict.fromkeys([*mount.options.split(","), *mount.super_options.split(",")]))

@@ -12,7 +12,7 @@ import os
 
 from ..commands import Output, run
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
-from .mountinfo import Changes, Mount, changes, parse, remount_options
+from .mountinfo import Changes, Mount, changes, parse, remount_options, settable, shown, super_options
 
 _TIMEOUT = 60.0
 # Their content is nowhere but in memory.
@@ -60,7 +60,7 @@ class Mounts(Probe):
         return [
             *(f"{_name(mount)} is mounted, and was not." for mount in found.born),
             *(f"{_name(mount)} is not mounted, and was." for mount in found.gone),
-            *(f"{_name(old)} has options {new.options}, and had {old.options}." for old, new in found.altered),
+            *(f"{_name(old)} has options {shown(new)}, and had {shown(old)}." for old, new in found.altered),
         ]
 
     def before_files(self, before: Image, circumstances: Circumstances) -> Outcome:
@@ -151,13 +151,8 @@ def _whole(space: Namespace, mount: Mount) -> Output | None:
     if others and mount.fstype in _VOLATILE:
         # A second mount of a file system in memory: mounting it by type would make a new, empty one.
         return _bind(space, mount)
-    options = ",".join(dict.fromkeys([*mount.options.split(","), *_settable(mount.super_options)]))
+    options = ",".join(dict.fromkeys([*mount.options.split(","), *settable(mount.super_options)]))
     return space.run("mount", "-t", mount.fstype, "-o", options, "--", mount.source, mount.point)
-
-
-def _settable(super_options: str) -> list[str]:
-    """What the kernel reports but does not take: security labels of a mount without a policy, btrfs' subvolid beside subvol."""
-    return [option for option in super_options.split(",") if option and not option.startswith(("seclabel", "subvolid="))]
 
 
 def _bind(space: Namespace, mount: Mount) -> Output | None:
@@ -181,12 +176,13 @@ def _alter(space: Namespace, old: Mount, new: Mount) -> Outcome:
     outcome = NOTHING
     done = None
     if frozenset(old.super_options.split(",")) != frozenset(new.super_options.split(",")):
-        options = ",".join(dict.fromkeys([*old.options.split(","), *_settable(old.super_options)]))
+        own = super_options(old, new, pages=os.sysconf("SC_PHYS_PAGES"), page_size=os.sysconf("SC_PAGE_SIZE"))
+        options = ",".join(dict.fromkeys([*old.options.split(","), *own]))
         done = space.run("mount", "-o", f"remount,{options}", "--", old.point)
     if old.flags != new.flags and (done is None or done.ok):
         done = space.run("mount", "-o", f"remount,bind,{remount_options(old)}", "--", old.point)
     if done is not None and not done.ok:
-        return Outcome(failures=(f"{_name(old)} keeps options {new.options}; setting {old.options} failed: {done.complaint}.",))
+        return Outcome(failures=(f"{_name(old)} keeps options {shown(new)}; setting {shown(old)} failed: {done.complaint}.",))
     if old.peer != new.peer:
         outcome += _propagate(space, old)
     return outcome + Outcome(actions=(f"{_name(old)} has options {old.options} again",))
