@@ -12,6 +12,7 @@ when all is exact is the log marked Undone, and the store's links are dropped, s
 from __future__ import annotations
 
 import os
+import re
 import typing as t
 
 from . import kernel
@@ -36,6 +37,8 @@ class Held(t.NamedTuple):
 
 
 NOTHING_HELD = Held((), (), frozenset())
+#: names in the store (store.py): of links and copies, and of what an undo has there for a while
+_IMAGE, _STAGED = re.compile(rb"c?[0-9]+"), (b"s-", b"t-", b"n-")
 
 
 def undo(
@@ -90,13 +93,10 @@ def drop_images(ground: Ground, keep: frozenset[tuple[int, bytes]], *, whole: bo
         directory = ground.store.existing_directory(fs)
         if directory < 0:
             continue
-        void = {name for of, name in ground.wanted.stored if of == number and (of, name) not in keep}
+        undone = {name for of, name in ground.wanted.stored if of == number}
         for name in names_in(directory):
-            if whole:
-                stays = name.startswith(b"q-") or (number, name) in keep
-            else:
-                stays = name not in void and not name.startswith((b"s-", b"t-", b"n-"))
-            if stays:
+            is_void = (name in undone or (whole and _IMAGE.fullmatch(name))) and (number, name) not in keep
+            if not is_void and not name.startswith(_STAGED):
                 continue
             try:
                 os.unlink(name, dir_fd=directory)
