@@ -57,7 +57,7 @@ def repository(packages: tuple[str, ...], *, of_image: str, below: Path) -> Path
 
 
 def _run(command: list[str]) -> bytes:
-    done = subprocess.run(command, capture_output=True)
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         raise LabError(f"{' '.join(command)}: {done.stderr.decode(errors='replace')[-2000:]}")
     return done.stdout
