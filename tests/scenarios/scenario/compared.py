@@ -16,10 +16,14 @@ from acidlab.oracle.model import Difference, Key, State
 
 # The name of a backup that Ansible makes holds a process id and the time of day.
 BACKUP = re.compile(r"\.[0-9]+\.[0-9]{4}-[0-9]{2}-[0-9]{2}@[0-9]{2}:[0-9]{2}:[0-9]{2}~")
+# Names that Ansible draws: of an asynchronous job's status, and of the folder of a module that was killed at its time limit.
+DRAWN = re.compile(r"(?<=/\.ansible_async/)j[0-9]+\.[0-9]+|(?<=_payload_)[a-z0-9_]{8}(?=/|$)")
 TIMES = ("mtime",)
 # systemctl starts a password agent that makes a pipe here, and kills it when it is done itself: whether the agent gets that far depends on
 # how fast it starts. Only where two different runs are compared, never between before and after.
 BY_TIMING = "/run/systemd/ask-password-block"
+# ldconfig's own cache lists inode numbers and change times of libraries (glibc, elf/cache.c): its contents are never the same on two hosts.
+BY_INODES = "/var/cache/ldconfig/aux-cache"
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,18 @@ def until_quiet(hosts: list[Host], before: States, *, seconds: float) -> tuple[d
 
 
 def stable(plain: States) -> States:
-    """The same state with names that hold no time."""
-    return States(
-        {
-            name: {Key(key.kind, BACKUP.sub(".BACKUP~", key.name)): fields for key, fields in state.items()}
-            for name, state in plain.of.items()
-        }
-    )
+    """The same state with names that hold no time and nothing drawn."""
+    return States({name: _stable(state) for name, state in plain.of.items()})
+
+
+def _stable(state: State) -> State:
+    drawn: dict[str, str] = {}
+
+    def numbered(match: re.Match[str]) -> str:
+        """The same for the same; by their order for several of one kind, so that a missing one is noticed."""
+        return drawn.setdefault(match[0], f"DRAWN-{len(drawn)}")
+
+    return {Key(key.kind, DRAWN.sub(numbered, BACKUP.sub(".BACKUP~", key.name))): state[key] for key in sorted(state)}
 
 
 def chance(one: States, other: States) -> Callable[[str, Difference], bool]:
@@ -72,6 +81,8 @@ def chance(one: States, other: States) -> Callable[[str, Difference], bool]:
 
     def known(name: str, difference: Difference) -> bool:
         if difference.key.kind == "path" and (difference.key.name + "/").startswith(BY_TIMING + "/"):
+            return True
+        if difference.key == Key("path", BY_INODES) and set(difference.fields) <= {"sha256"}:
             return True
         return (
             set(difference.fields) <= by_chance.get((name, difference.key), set())
