@@ -65,10 +65,11 @@ def _stable(state: State) -> State:
     drawn: dict[str, str] = {}
 
     def numbered(match: re.Match[str]) -> str:
-        """The same for the same; by their order for several of one kind, so that a missing one is noticed."""
+        """The same for the same; numbered by their contents where there are several of one kind, so that a missing one is noticed."""
         return drawn.setdefault(match[0], f"DRAWN-{len(drawn)}")
 
-    return {Key(key.kind, DRAWN.sub(numbered, BACKUP.sub(".BACKUP~", key.name))): state[key] for key in sorted(state)}
+    by_content = sorted(state, key=lambda key: (DRAWN.sub("", key.name), str(state[key].get("sha256", "")), key))
+    return {Key(key.kind, DRAWN.sub(numbered, BACKUP.sub(".BACKUP~", key.name))): state[key] for key in by_content}
 
 
 def chance(one: States, other: States) -> Callable[[str, Difference], bool]:
