@@ -216,8 +216,8 @@ MUTANTS = (
         "what undo staged stays in the store",
         "random ext4",
         "undo.py",
-        'not name.startswith((b"s-", b"t-", b"n-"))',
-        'not name.startswith((b"t-", b"n-"))',
+        "            if not is_void and not name.startswith(_STAGED):\n",
+        "            if not is_void:\n",
     ),
 )
 
