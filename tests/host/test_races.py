@@ -106,10 +106,12 @@ def agent(tmp_path: Path) -> Iterator[dict[str, str]]:
     try:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
         environment = {**os.environ, "SSH_AUTH_SOCK": str(socket)}
-        deadline = time.monotonic() + 5
-        while not socket.exists() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 20
+        # The socket has its name before it listens, so only ssh-add itself can tell: 2 is "no agent there".
+        while (added := subprocess.run(["ssh-add", "-q", str(tmp_path / "key")], env=environment, check=False)).returncode == 2:
+            assert time.monotonic() < deadline, "the ssh agent does not answer"
             time.sleep(0.05)
-        subprocess.run(["ssh-add", "-q", str(tmp_path / "key")], env=environment, check=True, capture_output=True)
+        added.check_returncode()
         yield {"SSH_AUTH_SOCK": str(socket)}
     finally:
         process.terminate()
