@@ -32,6 +32,7 @@ from .journal import Journal
 from .model import ASKED, DIFFERS, MOOT, Savepoint, Summary, Transaction
 from .probes.base import Circumstances, Image, Outcome, Probe
 from .probes.registry import Probes
+from .probes.unitpaths import is_read_by_systemd
 from .records import UndoRun
 from .report import most, paths_by_step, summary
 from .store import STATE, Store
@@ -287,9 +288,10 @@ def _undo(
     asked = {note.step for note in journal.notes(tx, ASKED)} | {step.n for step in later if step.sealed_ns is None}
     nothing = ((value.created_ns, value.created_ns),)
     since, before, about = _began(tx), {}, {}
-    booted_within = shutdown.was_rebooted(
-        directory_of(tx)
-    )  # then what it left was left by that boot as well, and tells nothing of its doing
+    # Then what it left was left by that boot as well, and tells nothing of its doing.
+    booted_within = shutdown.was_rebooted(directory_of(tx))
+    rebooted = booted_within or value.boot_id != boot_id()
+    rereads = bool(rebooted or at_boot or asked or any(map(is_read_by_systemd, wanted.paths())))
     for probe in probes.before_files():
         captured = journal.probes(tx, probe.name)
         images = [(at, image) for at, image in captured if at >= epoch]
@@ -302,8 +304,9 @@ def _undo(
                 left=left,
                 since=since,
                 spared=settled.paths(),
-                rebooted=booted_within or value.boot_id != boot_id(),
+                rebooted=rebooted,
                 at_boot=at_boot,
+                rereads=rereads,
                 attic="%s/store/%s" % (STATE, tx),
             )
     outcome = Outcome()

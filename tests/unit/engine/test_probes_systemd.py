@@ -11,6 +11,7 @@ from engine.errors import ProbeFailed
 from engine.probes import systemctl, systemd
 from engine.probes.base import Circumstances
 from engine.probes.systemd import Systemd
+from engine.probes.unitpaths import is_read_by_systemd
 from engine.probes.unitstate import concerns, parse
 
 FIXTURES = Path(__file__).parent / "fixtures" / "systemd"
@@ -92,6 +93,38 @@ def test_nothing_moved_is_a_daemon_reload_and_no_more(played) -> None:
     assert probe.after_files(image(BEFORE), NOW).actions == ()
     assert asked == ["daemon-reload"]
     assert probe.compare(image(BEFORE), image(BEFORE)) == []
+
+
+def test_where_systemd_read_nothing_that_is_put_back_it_reads_nothing_again(played) -> None:
+    asked = played(AFTER, BEFORE).asked
+    Systemd().after_files(image(BEFORE), Circumstances(rereads=False))
+    assert asked and "daemon-reload" not in asked
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/etc/fstab",
+        b"/usr/lib/systemd/system/a.service",
+        b"/usr/lib/systemd/system-generators/a",
+        b"/lib/systemd/system/a.service.d/b.conf",
+        b"/usr/lib/environment.d/a.conf",
+        b"/root/.config/environment.d/a.conf",
+        b"/srv/app/app.service",
+        b"/srv/data.mount",
+        b"/run/a",
+        b"/usr/lib",
+    ],
+)
+def test_what_systemd_may_have_read(path: bytes) -> None:
+    assert is_read_by_systemd(path)
+
+
+@pytest.mark.parametrize(
+    "path", [b"/usr/lib/a", b"/usr/bin/systemd-notify", b"/var/lib/dpkg/status", b"/srv/etc/a", b"/home/a/b"]
+)
+def test_what_systemd_does_not_read(path: bytes) -> None:
+    assert not is_read_by_systemd(path)
 
 
 def test_a_unit_that_does_not_come_up_is_a_failure(played) -> None:

@@ -35,6 +35,7 @@ class Circumstances:
     `rebooted`: the image is from another boot than this one.
     `attic`: a directory for trees that have to go and may hold somebody's data; empty: they are deleted.
     `at_boot`: PID 1 is still starting the system, so nobody may wait for one of its jobs.
+    `rereads`: managers of units may have read files that are put back.
     """
 
     windows: tuple[tuple[int, int], ...] = ()
@@ -44,6 +45,7 @@ class Circumstances:
     left: Image | None = None
     rebooted: bool = False
     at_boot: bool = False
+    rereads: bool = True
     attic: str = ""
 
     def by_a_step(self, ns: int) -> bool:

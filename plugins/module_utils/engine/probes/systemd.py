@@ -88,8 +88,9 @@ class Systemd(Probe):
         outcome = NOTHING
         if not _rebooted(circumstances) and not circumstances.at_boot:
             outcome += self._files_of_managers(before, circumstances)
-        # Always: a unit file that is back is older than what systemd has read, so it would not notice.
-        outcome += _reload(self._system)
+        # A unit file that is back is older than what systemd has read, so it would not notice.
+        if circumstances.rereads:
+            outcome += _reload(self._system)
         if circumstances.at_boot:
             return outcome + _boot_again(self._system)
         if _rebooted(circumstances):
@@ -99,7 +100,8 @@ class Systemd(Probe):
             if circumstances.left is None or user not in circumstances.left["lingering"]:
                 outcome += linger_again(user, shelf.mtime_ns(before["shelves"], LINGER, user))
         for uid in self._same_users(before):
-            outcome += _reload(Systemctl(uid))
+            if circumstances.rereads:
+                outcome += _reload(Systemctl(uid))
             outcome += _or_nothing(self._undo(uid, before, circumstances).bring_back, circumstances, uid)
         try:
             shelf.settle(before["shelves"], None if circumstances.left is None else circumstances.left["shelves"])

@@ -71,7 +71,7 @@ class UnitUndo:
         outcome += self._do("reload", [name for name in moved.reload if now.get(name, ABSENT).up])
         outcome += self._empty_slices(moved)
         self._handled = moved.names - set(lost)
-        return outcome + self._verdict(again + restart)
+        return outcome + self._verdict(again + restart, now if outcome == NOTHING else self._manager.units())
 
     def differences(self, now: Units, circumstances: Circumstances) -> list[str]:
         """Sentences on what is not as before. `now` may be without the inactive ones."""
@@ -170,8 +170,8 @@ class UnitUndo:
                 outcome += self._do("stop", [name])
         return outcome
 
-    def _verdict(self, started: Iterable[str]) -> Outcome:
-        was, then = self._was, self._manager.units()
+    def _verdict(self, started: Iterable[str], then: Units) -> Outcome:
+        was = self._was
         failures = [
             f"{self.sentence(name)} was {was[name].active} and is {then.get(name, ABSENT).active}: see `systemctl status {name}`."
             for name in started
