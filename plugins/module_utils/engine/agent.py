@@ -31,16 +31,18 @@ import time
 import traceback
 import typing as t
 
-from . import compensations, deadman, lease, protocol, recovery, retention, shutdown, states, systemd_notify
+from . import compensations, deadman, lease, opening, protocol, recovery, retention, shutdown, states, systemd_notify
 from .drift.verdict import POLICIES
 from .errors import AcidError, NoTransaction, Usage, WrongTransaction
 from .leftovers import kill_leftovers
 from .model import Step, Transaction
+from .paths import directory_of
 from .rollback import Manner, keep_reserve, roll_back, roll_back_to
+from .shutdown import boot_id
 from .trace import filter as trace_filter
 from .trace.notify import answer_orphans
 from .tracer import LET_RUN, REFUSE, Slots, Tracer
-from .transaction import OpenTransaction, boot_id, directory_of
+from .transaction import OpenTransaction
 from .units import AGENT_IDLE
 
 _IDLE_AFTER = 2.0
@@ -163,20 +165,20 @@ class Agent:
         if transaction is None:
             return
         registered = self._selector.get_map()
-        for pidfd in list(transaction.mains):
+        for pidfd in list(transaction.processes.mains):
             if pidfd not in registered:
                 self._selector.register(pidfd, selectors.EVENT_READ, transaction.main_ended)
 
     def _watch_lease(self) -> None:
         transaction = self._open
-        if transaction is not None and not self._expiring and transaction.lease.expired(step_runs=bool(transaction.mains)):
+        if transaction is not None and not self._expiring and transaction.lease.expired(step_runs=bool(transaction.processes.mains)):
             self._expiring = True
             self._start(self._expire, transaction)
 
     def _expire(self, transaction: OpenTransaction) -> None:
         try:
             with self._control:  # a request that was under way may have been the controller's word
-                if self._open is transaction and transaction.lease.expired(step_runs=bool(transaction.mains)):
+                if self._open is transaction and transaction.lease.expired(step_runs=bool(transaction.processes.mains)):
                     waited = "no reboot within the planned time" if transaction.rebooting else "no word from the controller"
                     self._end(transaction.id, Manner("the lease ran out: %s (%d seconds)" % (waited, transaction.lease.seconds)))
         finally:
@@ -210,7 +212,7 @@ class Agent:
         if value is not None:
             after = recovery.after_death(self._journal, value, step_was_running=running)
             if after == recovery.RESUME:
-                self._open = OpenTransaction.resume(self._journal, self._journal.get(value.id))
+                self._open = opening.resume(self._journal, self._journal.get(value.id))
             elif after == recovery.UNDO and self._patience(value.id):
                 self._wait_for_controller(value.id)
             elif after == recovery.UNDO:
@@ -239,7 +241,7 @@ class Agent:
         systemd_notify.drop(tracer.name)
         os.close(tracer.fd)
         transaction = self._open
-        for tracers in ([] if transaction is None else [transaction.tracers]) + [self._left_behind]:
+        for tracers in ([] if transaction is None else [transaction.processes.tracers]) + [self._left_behind]:
             if tracer in tracers:
                 tracers.remove(tracer)
         if transaction is not None and tracer.name.startswith("acid-%s-" % transaction.id):
@@ -329,18 +331,18 @@ class Agent:
         transaction = self._current(str(request.get("tx", "")))
         transaction.check(int(request.get("token", transaction.token)))
         if op == "commit":
-            transaction.wait_for_mains()
+            transaction.processes.wait_for_mains()
             done = transaction.commit([str(step) for step in request.get("steps", [])])
-            self._left_behind += transaction.tracers
+            self._left_behind += transaction.processes.tracers
             self._open = None
             self._disarm()
             return done.to_json()
         if op == "savepoint":
-            transaction.wait_for_mains()
+            transaction.processes.wait_for_mains()
             point = transaction.savepoint(str(request["name"]))
             return {"savepoint": point.name, "epoch": point.epoch}
         if op == "compensate":
-            transaction.wait_for_mains()
+            transaction.processes.wait_for_mains()
             known = "result" in request
             return {"tx": transaction.id, "epoch": (transaction.end_compensated if known else transaction.compensate)(request)}
         if op == "doom":
@@ -348,11 +350,11 @@ class Agent:
             return {"tx": transaction.id, "state": states.DOOMED}
         if op == "denied":
             if request.get("seal"):  # a rehearsal looks at the last step, too
-                transaction.wait_for_mains()
+                transaction.processes.wait_for_mains()
                 transaction.seal()
             return {"tx": transaction.id, "denied": transaction.ask_denied(), "doomed": transaction.doomed}
         if op == "reboot":
-            transaction.wait_for_mains()
+            transaction.processes.wait_for_mains()
             transaction.wait_for_reboot(float(request.get("seconds", lease.DEFAULT)))
             return {"tx": transaction.id, "state": states.WAITING_REBOOT}
         if op == "rebooted":
@@ -387,7 +389,7 @@ class Agent:
 
     def _begin(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
         start = time.monotonic()
-        transaction = OpenTransaction.begin(
+        transaction = opening.begin(
             self._journal,
             name=str(request.get("name", "")),
             owner=str(request.get("owner", "")),
@@ -431,7 +433,7 @@ class Agent:
         if not points:
             known = ", ".join(point.name for point in self._journal.savepoints(transaction.id)) or "none"
             raise Usage("Transaction %s has no savepoint %r." % (transaction.id, name), hint="It has: %s." % known)
-        transaction.wait_for_mains()
+        transaction.processes.wait_for_mains()
         done = roll_back_to(transaction, points[-1], manner)
         transaction.lease.renew(seconds=self._patience(transaction.id) + transaction.lease.seconds)
         return done.to_json()
@@ -444,7 +446,7 @@ class Agent:
             transaction.release_reserves()
             transaction.seal()
             transaction.close()
-            self._left_behind += transaction.tracers
+            self._left_behind += transaction.processes.tracers
             self._open = None
         alive = [tracer for tracer in self._left_behind if tracer.name.startswith("acid-%s-" % tx)]
         for tracer in alive:

@@ -21,9 +21,9 @@ import typing as t
 from . import kernel, reserve
 from .errors import StoreFull
 from .filesystems import TRACED, FileSystem, choose_mount, device_of, is_btrfs, mounts_of, subvolume_root, unmounted_subvolume
+from .paths import STATE
 from .records import FileSystemSeen
 
-STATE = "/var/lib/acid"
 HIDDEN = b".acid-store"
 #: Larger copies carry no digest: reading them again costs about a second for each GiB, while the step waits.
 HASHED = 64 << 20

@@ -14,9 +14,9 @@ from . import copies, states
 from .errors import JournalDamaged
 from .filesystems import TRACED
 from .model import Transaction
+from .paths import directory_of
 from .records import LINK
 from .store import Store
-from .transaction import directory_of
 from .wanted import Wanted, read
 
 
