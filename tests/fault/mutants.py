@@ -95,7 +95,7 @@ MUTANTS = (
         "I2",
         "copies may take the space that steps have freed",
         "full ext4",
-        "store.py",
+        "storeroom.py",
         "        if size > left:\n",
         "        if False:\n",
     ),

@@ -95,7 +95,7 @@ def release_left_reserves(journal: Journal) -> None:
             store = Store(value.id)
             try:
                 store.adopt_all(read(directory).file_systems.values())
-                store.release_reserves()
+                store.room.release_reserves()
             except (JournalDamaged, FileNotFoundError):
                 continue
             finally:

@@ -122,7 +122,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
 
     try:
         store.adopt_all(wanted.file_systems.values())
-        store.release_reserves()
+        store.room.release_reserves()
         with packagelocks.held(wanted):  # what a package manager that runs now will change is judged when it has done it
             settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
         if not settled.looks_again(wanted):

@@ -159,18 +159,18 @@ class OpenTransaction:
 
     def take_reserves(self) -> None:
         """What an undo has released, or an agent that died. Raises StoreFull."""
-        self.store.count_room_again()
+        self.store.room.count_again()
         reserve.take_host(STATE)
         for fs in self.store.by_number.values():
             if fs.policy == TRACED:
-                self.store.take_reserve(fs)
+                self.store.room.take_reserve(fs)
         self._holds_reserve = True
 
     def release_reserves(self) -> None:
         """An undo begins, or there will be none."""
         self._holds_reserve = False
         reserve.release_host(STATE)
-        self.store.release_reserves()
+        self.store.room.release_reserves()
 
     def seal(self) -> None:
         with self.lock:

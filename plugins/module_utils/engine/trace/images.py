@@ -193,7 +193,7 @@ class Images:
         if fs.policy == TRACED:
             if fs.number not in self._file_systems:
                 self.log.append(FileSystemSeen(fs.number, fs.dev, fs.fstype, fs.mount_point))
-                self.store.take_reserve(fs)  # where it finds no room the call is refused, and the next one asks again
+                self.store.room.take_reserve(fs)  # where it finds no room the call is refused, and the next one asks again
                 self._file_systems.add(fs.number)
             return fs
         if fs.policy == UNKNOWN:
