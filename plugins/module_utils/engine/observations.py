@@ -11,7 +11,7 @@ from __future__ import annotations
 from .errors import Denied
 from .journal import Journal
 from .model import IRREVERSIBLE
-from .trace.images import Observed
+from .trace.subjects import Observed
 
 _ALIKE = 8
 

@@ -15,8 +15,8 @@ import stat
 from .. import restore
 from ..copying import copy_data, reflink
 from ..restore import proc
-from ..trace.images import read_xattrs
 from ..undoing.ground import Ground
+from ..xattrs import read_xattrs
 
 FOLDER = b"aside"
 
