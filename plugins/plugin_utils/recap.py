@@ -12,7 +12,7 @@ TITLE = "TRANSACTIONS"
 WIDTH = 80
 SHOWN = 5
 
-# How the host tells of a call that it did not let run (engine/transaction.py): nothing was left by that.
+# How the host tells of a call that it did not let run (engine/observations.py): nothing was left by that.
 REFUSED_CALL = "refused with "
 
 WORDS = {

@@ -16,7 +16,8 @@ import time
 
 from .drift.mergeable import LARGEST, kind_of, may_hold_some
 from .records import Left, LeftContent, LeftPlace, Sealed
-from .trace.images import Directory, Images
+from .trace.images import Images
+from .trace.subjects import Directory
 from .undolog import Writer
 
 _PER_RECORD = 10_000

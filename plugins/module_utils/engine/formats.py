@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 
 from .errors import FormatUnknown
+from .paths import LIBRARY
 
 FORMAT = 1
 UNDOABLE = frozenset({1})
-LIBRARY = "/usr/local/lib/acid"
 _PREFIX = "format-"
 
 

@@ -14,8 +14,8 @@ import struct
 from . import kernel
 from .errors import EngineTampered, JournalUnwritable, KernelTooOld, NotRoot, StoreFull, TraceUnavailable
 from .filesystems import TRACED, mounts_of, policy
+from .paths import STATE
 from .reserve import STATE_AMOUNT
-from .store import STATE
 from .trace.calls import MACHINES
 
 OLDEST = (5, 10)

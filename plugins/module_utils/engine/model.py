@@ -29,6 +29,11 @@ class Transaction:
     ended_ns: int | None = None
     images: bool = True
 
+    @property
+    def durable(self) -> bool:
+        """Whether its images are on the disk before the changes happen."""
+        return self.options.get("durability") == "power"
+
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
         data["tx"] = data.pop("id")

@@ -18,9 +18,9 @@ from .errors import JournalUnwritable
 from .journal import Journal
 from .leftovers import kill_leftovers
 from .model import Summary, Transaction
+from .paths import STATE, directory_of
 from .rollback import Manner, roll_back
-from .store import STATE
-from .transaction import boot_id, directory_of, is_durable
+from .shutdown import boot_id
 
 #: bytes and inodes: ext4 counts as free what it keeps for itself, up to 16 MiB
 _TIGHT, _FEW = 24 << 20, 16
@@ -72,7 +72,7 @@ def goes_on(journal: Journal, value: Transaction) -> bool:
     """In another boot than the transaction's: whether this is the reboot that it waits for (I8). Then it is of this boot from now on, and
     has the planned time again, from now on."""
     directory = directory_of(value.id)
-    if value.state != states.WAITING_REBOOT or not (is_durable(value) or shutdown.was_clean(directory, value.boot_id)):
+    if value.state != states.WAITING_REBOOT or not (value.durable or shutdown.was_clean(directory, value.boot_id)):
         return False
     shutdown.note_boot(directory)
     shutdown.mark(directory, boot_id())  # nothing is let happen before its controller is back, so that another reboot would be no harm

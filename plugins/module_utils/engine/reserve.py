@@ -18,6 +18,7 @@ import errno
 import os
 import typing as t
 
+from .clearing import holds
 from .errors import StoreFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -54,7 +55,7 @@ def is_full(error: BaseException | None) -> bool:
 
 def take(directory: int, amount: Amount, where: str) -> None:
     """Raises StoreFull where there is not that much room; `where` names the file system."""
-    if _is_there(directory, _NAME):
+    if holds(directory, _NAME):
         return
     release(directory)
     room = os.fstatvfs(directory)
@@ -133,14 +134,6 @@ def _remove(directory: int, name: bytes) -> None:
         finally:
             os.close(fd)
         os.rmdir(name, dir_fd=directory)
-
-
-def _is_there(directory: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _names(directory: int, name: bytes) -> list[bytes]:

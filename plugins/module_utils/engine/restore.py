@@ -16,7 +16,7 @@ import typing as t
 
 from . import kernel
 from .records import Basic
-from .trace.images import read_xattrs
+from .xattrs import read_xattrs
 
 _BLOCK = 1 << 17
 _SECURITY = b"security."

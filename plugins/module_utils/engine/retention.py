@@ -13,9 +13,9 @@ from . import formats, states
 from .errors import JournalDamaged
 from .journal import Journal
 from .model import Transaction
+from .paths import STATE, directory_of
 from .probes.registry import Probes
-from .store import STATE, Store
-from .transaction import directory_of
+from .store import Store
 from .wanted import read
 
 DAYS, PERCENT = 7.0, 10.0
@@ -95,7 +95,7 @@ def release_left_reserves(journal: Journal) -> None:
             store = Store(value.id)
             try:
                 store.adopt_all(read(directory).file_systems.values())
-                store.release_reserves()
+                store.room.release_reserves()
             except (JournalDamaged, FileNotFoundError):
                 continue
             finally:

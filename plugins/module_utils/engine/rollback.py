@@ -30,13 +30,15 @@ from .drift.verdict import load as load_verdict
 from .errors import AcidError, JournalDamaged, ProbeFailed, StoreFull, WrongState
 from .journal import Journal
 from .model import ASKED, DIFFERS, MOOT, Savepoint, Summary, Transaction
+from .paths import STATE, directory_of
 from .probes.base import Circumstances, Image, Outcome, Probe
 from .probes.registry import Probes
 from .probes.unitpaths import is_read_by_systemd
 from .records import UndoRun
 from .report import most, paths_by_step, summary
-from .store import STATE, Store
-from .transaction import OpenTransaction, boot_id, directory_of, is_durable
+from .shutdown import boot_id
+from .store import Store
+from .transaction import OpenTransaction
 from .undo import undo
 from .undolog import Writer
 from .wanted import AfterDigest, Wanted, read
@@ -100,7 +102,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         journal.set_state(tx, states.ABORTING, reason=manner.reason)
     for kind in (DIFFERS, MOOT):
         journal.drop_notes(tx, kind)
-    store = Store(tx, durable=is_durable(value))
+    store = Store(tx, durable=value.durable)
     try:
         wanted, log, cut = _read_log(journal, tx, store)
     except JournalDamaged as error:
@@ -121,7 +123,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
 
     try:
         store.adopt_all(wanted.file_systems.values())
-        store.release_reserves()
+        store.room.release_reserves()
         with packagelocks.held(wanted):  # what a package manager that runs now will change is judged when it has done it
             settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
         if not settled.looks_again(wanted):
@@ -212,7 +214,7 @@ def _read_log(journal: Journal, tx: str, store: Store) -> tuple[Wanted, Writer, 
     which the log says nothing: what is whole is undone, and that it may not be all is said."""
     directory, value = directory_of(tx), journal.get(tx)
     same_boot = value.boot_id == boot_id()
-    if not same_boot and is_durable(value):
+    if not same_boot and value.durable:
         wanted = read(directory, after_power_cut=True, synced=True)
         copies.verify(store, wanted)
         return wanted, Writer.resume(directory, after_power_cut=True, synced=True), False

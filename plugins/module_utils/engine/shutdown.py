@@ -15,6 +15,12 @@ import contextlib
 import os
 
 
+def boot_id() -> str:
+    """Of this boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
+        return f.read().strip()
+
+
 def mark(directory: str, boot: str) -> None:
     _write(directory, "clean", boot)
 

@@ -22,8 +22,8 @@ from .kernel import AT_EMPTY_PATH, Reader
 from .records import COPY, INLINE, Content, Keep
 from .restore import proc
 from .store import Store
-from .trace.images import read_xattrs
 from .wanted import Wanted, read
+from .xattrs import read_xattrs
 
 # Contents beyond are not read: a diff of them helps nobody.
 LARGEST = 1 << 20

@@ -2,77 +2,56 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """An open transaction in the agent: its steps, epochs, tracers and probes, up to its end.
 
-    tx = OpenTransaction.begin(journal, ...);  tx.start_step(...);  tx.attach(...);  tx.savepoint(...);  tx.commit(...)
+    tx = opening.begin(journal, ...);  tx.start_step(...);  tx.attach(...);  tx.savepoint(...);  tx.commit(...)
 
 Order of writes at commit (I3): every tracer lets run or has ended; the log's HEAD, durable; syncfs of each file system touched; then the
-one
-row that says COMMITTED. If the agent dies before that row, all is undoable; after it, only clean-up is left.
+one row that says COMMITTED. If the agent dies before that row, all is undoable; after it, only clean-up is left.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
 import time
 import typing as t
 
-from . import cgroups, kernel, reserve, shutdown, states
-from . import lease as leases
+from . import kernel, reserve, shutdown, states
 from .afterdigest import AfterDigest, now_ns
-from .errors import AcidError, Denied, Doomed, JournalUnwritable, StaleToken, StoreFull, WrongState
+from .errors import AcidError, Doomed, JournalUnwritable, StaleToken, WrongState
 from .filesystems import TRACED
 from .journal import Journal
 from .lease import Lease
-from .leftovers import kill_traced
-from .model import IRREVERSIBLE, SURVIVOR, Savepoint, Step, Summary, Transaction
+from .model import SURVIVOR, Savepoint, Step, Summary, Transaction
+from .observations import Observations
+from .paths import STATE, directory_of
 from .probes.registry import Probes
+from .processes import Processes
 from .report import summary
-from .store import STATE, Store
+from .store import Store
 from .trace.capture import Capture
-from .trace.images import Images, Observed
+from .trace.images import Images
 from .tracer import CAPTURE, LET_RUN, REFUSE, Slots, Tracer
 from .undolog import Writer
 from .wanted import read
-
-#: seconds that a request waits for the processes of steps whose results the controller already has
-_WAIT_FOR_MAIN = 30.0
-_ALIKE = 8
-
-
-def directory_of(tx: str, state: str = STATE) -> str:
-    return "%s/tx/%s" % (state, tx)
-
-
-def boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
-        return f.read().strip()
-
-
-def is_durable(value: Transaction) -> bool:
-    """Whether its images are on the disk before the changes happen."""
-    return value.options.get("durability") == "power"
-
-
-def own_hash() -> str:
-    """The name of the directory that this engine was installed in."""
-    return os.path.basename(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class OpenTransaction:
     """The transaction that the host is in. All methods may be called from any thread."""
 
-    def __init__(self, journal: Journal, value: Transaction, log: Writer, store: Store, *, next_directory: int) -> None:
+    def __init__(
+        self, journal: Journal, value: Transaction, log: Writer, store: Store, *, next_directory: int, holds_reserve: bool = True
+    ) -> None:
         self.journal, self.id, self.token, self.store, self.log = journal, value.id, value.token, store, log
         self.options = value.options
         self.lock = threading.Lock()
+        self._observations = Observations()
         self._images = Images(
             store,
             log,
             outside=[os.fsencode(path) for path in value.options.get("exclude", [])],
             next_directory=next_directory,
-            observe=self._observe,
+            observe=self._observations.add,
             deny=value.options.get("irreversible") == "deny",
         )
         self.capture = Capture(self._images)
@@ -82,64 +61,14 @@ class OpenTransaction:
         self._digested = 0  # the running step, when what it left is noted and none of its processes lives
         self._closed = False
         self.step: Step | None = None
-        self.tracers: list[Tracer] = []
-        self.mains: dict[int, int] = {}  # pidfd -> step number
-        self.cgroups: dict[int, set[str]] = {}
+        self.processes = Processes()
         self.lease = Lease(journal, value)
         self.rebooting = value.state == states.WAITING_REBOOT
         self.doomed = ""
         self.undoing = ""  # the savepoint, while an undo to it is under way
-        self._observations: list[Observed] = []
-        self._denied: list[str] = []  # sentences that nobody has been told yet
-        self._holds_reserve = True
+        self._holds_reserve = holds_reserve
 
-    # -- begin -----------------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def begin(cls, journal: Journal, *, name: str, owner: str, options: dict[str, t.Any]) -> OpenTransaction:
-        logs: list[Writer] = []
-        value = journal.begin(
-            name=name,
-            owner=owner,
-            options=options,
-            boot_id=boot_id(),
-            engine=own_hash(),
-            deadline=leases.first(options),
-            prepare=lambda tx: logs.append(_prepared(tx)),
-        )
-        try:
-            self = cls(journal, value, logs[0], Store(value.id, durable=is_durable(value)), next_directory=1)
-            self.capture.epoch(0, 0)
-            self._capture_probes(0)
-            logs[0].write_head(durable=True)
-            return self
-        except BaseException:
-            reserve.release_host(STATE)
-            journal.set_state(value.id, states.ABORTING, reason="begin failed")
-            journal.set_state(value.id, states.ABORTED)
-            raise
-
-    @classmethod
-    def resume(cls, journal: Journal, value: Transaction) -> OpenTransaction:
-        """After the agent died between steps, or a planned reboot: go on where the log ends."""
-        directory = directory_of(value.id)
-        if value.state != states.WAITING_REBOOT:
-            shutdown.unmark(directory)
-        wanted = read(directory)
-        log, store = Writer.resume(directory), Store(value.id, durable=is_durable(value))
-        for seen in wanted.file_systems.values():
-            store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
-        store.next_number = wanted.next_number
-        self = cls(journal, value, log, store, next_directory=wanted.next_directory)
-        with contextlib.suppress(StoreFull):  # then the next step is refused, if it still is so
-            self._holds_reserve = False
-            self.take_reserves()
-        self.capture.epoch(value.epoch, 0)
-        if any(found.state == states.RUNNING_NOW for found in journal.compensations(value.id)):
-            self.undoing = "(unknown since the agent died)"
-        return self
-
-    def _capture_probes(self, epoch: int) -> None:
+    def capture_probes(self, epoch: int) -> None:
         probes = Probes(self.options.get("probes"))
         self.journal.set_probes(self.id, epoch, {probe.name: probe.capture() for probe in probes.before_files() if not probe.check()})
 
@@ -160,7 +89,7 @@ class OpenTransaction:
             if not self._holds_reserve:
                 self.take_reserves()
             if self.step is None or self.step.id != info["id"]:
-                self._refuse_denied()
+                self._observations.refuse_denied()
                 self._seal()
                 self.step = self.journal.add_step(
                     self.id,
@@ -174,9 +103,7 @@ class OpenTransaction:
                 self.capture.epoch(self.step.epoch, self.step.n)
             step = self.step
             self.capture.inherited(process, step.n)
-        group = cgroups.join(process, "acid-%s-%d" % (self.id, step.n))
-        if group is not None:
-            self.cgroups.setdefault(step.n, set()).add(group)
+        self.processes.join(self.id, step.n, process)
         return step
 
     def attach(self, step: Step, process: int, fd: int, ended: t.Callable[[Tracer], None]) -> Tracer:
@@ -190,21 +117,20 @@ class OpenTransaction:
             capture=self.capture,
             step=step.n,
             mode=REFUSE if self.doomed else CAPTURE,
-            failed=self._failed,
+            failed=self._observations.failed,
             lost=self._lost,
             denied=self._deny,
             ended=ended,
         )
-        self.mains[os.pidfd_open(process)] = step.n
+        self.processes.main_started(step.n, process)
         with self.lock:
-            self.tracers.append(tracer)
+            self.processes.tracers.append(tracer)
             self._digested = 0
         tracer.start()
         return tracer
 
     def main_ended(self, pidfd: int) -> None:
-        del self.mains[pidfd]
-        os.close(pidfd)
+        self.processes.main_ended(pidfd)
         self.lease.renew()
 
     def tracer_ended(self, tracer: Tracer) -> None:
@@ -215,18 +141,15 @@ class OpenTransaction:
                 return
             self._images.settle_all(tracer.threads)  # dropping a kept link is a change too
             self._ended[tracer.step] = now_ns()
-            if self._alive(tracer.step):
+            if self.processes.alive(tracer.step):
                 return
             if self.step is not None and self.step.n == tracer.step:
                 self._note_left(tracer.step)
             else:
                 self._digest.ended(tracer.step, self._ended[tracer.step])
 
-    def _alive(self, step: int) -> bool:
-        return any(tracer.step == step for tracer in self.tracers)
-
     def _note_left(self, step: int) -> None:
-        alive = self._alive(step)
+        alive = self.processes.alive(step)
         try:
             self._digest.note(step, 0 if alive else self._ended.get(step, now_ns()))
         except (OSError, AcidError) as error:  # a full disk: an undo then judges by the journal's times, and must still be possible
@@ -236,18 +159,18 @@ class OpenTransaction:
 
     def take_reserves(self) -> None:
         """What an undo has released, or an agent that died. Raises StoreFull."""
-        self.store.count_room_again()
+        self.store.room.count_again()
         reserve.take_host(STATE)
         for fs in self.store.by_number.values():
             if fs.policy == TRACED:
-                self.store.take_reserve(fs)
+                self.store.room.take_reserve(fs)
         self._holds_reserve = True
 
     def release_reserves(self) -> None:
         """An undo begins, or there will be none."""
         self._holds_reserve = False
         reserve.release_host(STATE)
-        self.store.release_reserves()
+        self.store.room.release_reserves()
 
     def seal(self) -> None:
         with self.lock:
@@ -265,43 +188,22 @@ class OpenTransaction:
         if self.store.durable:
             self.log.sync()  # HEAD may lag on the disk, and must not lead
         self.log.write_head()
-        for seen in self._observations:
-            self.journal.note(self.id, seen.kind, seen.text, step=seen.step or None)
-        self._observations.clear()
+        self._observations.write(self.journal, self.id)
         self.journal.seal_step(self.id, self.step.n)
-        for group in self.cgroups.get(self.step.n, set()):
-            cgroups.remove(group)
+        self.processes.sealed(self.step.n)
         self.step = None
-
-    def _observe(self, seen: Observed) -> None:
-        self._observations.append(seen)
-
-    def _failed(self, step: int, reason: str) -> None:
-        """No image could be taken: the call was answered EIO, and nothing happened."""
-        seen = Observed(IRREVERSIBLE, "refused with EIO, nothing changed: " + reason, step)
-        if seen not in self._observations[-_ALIKE:]:  # where there is no space, a program may be refused again and again
-            self._observations.append(seen)
 
     def _lost(self, reason: str) -> None:
         """Images may not have reached the disk. The tracer that says so holds the lock."""
         self._doom(reason)
 
     def _deny(self, step: int, what: str) -> None:
-        """The call is answered EPERM. A program may well ignore that: then the next step and the commit are refused."""
-        task = self.step.task if self.step is not None and self.step.n == step else ""
-        sentence = "%s cannot be undone, and 'irreversible: deny' forbids it: %sthe call was refused, nothing changed." % (
-            what,
-            "in the step '%s' " % task if task else "",
-        )
-        if sentence not in self._denied:
-            self._denied.append(sentence)
-            self._observations.append(Observed(IRREVERSIBLE, "refused with EPERM, nothing changed: " + what, step))
+        self._observations.denied(step, what, task=self.step.task if self.step is not None and self.step.n == step else "")
 
     def ask_denied(self) -> list[str]:
         """What was refused since the last time, for the step's own result."""
         with self.lock:
-            found, self._denied = self._denied, []
-        return found
+            return self._observations.ask_denied()
 
     # -- the end ---------------------------------------------------------------------------------------------------------
 
@@ -311,17 +213,12 @@ class OpenTransaction:
 
     def _doom(self, reason: str) -> None:
         self.doomed = self.doomed or reason
-        for tracer in self.tracers:
-            tracer.mode = REFUSE
+        self.processes.turn_to(REFUSE)
         try:
             self.journal.set_state(self.id, states.DOOMED, reason=reason)
         except JournalUnwritable:  # only an undo can follow, so it may have its room now
             self.release_reserves()
             self.journal.set_state(self.id, states.DOOMED, reason=reason)
-
-    def _refuse_denied(self) -> None:
-        if self._denied:
-            raise Denied(" ".join(self._denied), hint="Its program went on all the same. 'irreversible: warn' lets it happen.")
 
     def _refuse_unless_going_on(self) -> None:
         if self.doomed:
@@ -340,7 +237,7 @@ class OpenTransaction:
             self._seal()
             point = self.journal.add_savepoint(self.id, name)
             self.capture.epoch(point.epoch, 0)
-        self._capture_probes(point.epoch)
+        self.capture_probes(point.epoch)
         return point
 
     def compensate(self, request: dict[str, t.Any]) -> int:
@@ -366,7 +263,7 @@ class OpenTransaction:
             self._seal()
             epoch = self.journal.end_compensated(self.id, str(request["id"]), result=str(request["result"]), host=request.get("host"))
             self.capture.epoch(epoch, 0)
-        self._capture_probes(epoch)
+        self.capture_probes(epoch)
         return epoch
 
     # -- reboots ---------------------------------------------------------------------------------------------------------
@@ -375,15 +272,15 @@ class OpenTransaction:
         """The host is going to be rebooted, by plan (I8). No step may start until `rebooted`."""
         with self.lock:
             self._refuse_unless_going_on()
-            self._refuse_denied()
+            self._observations.refuse_denied()
             self._seal()
             self.rebooting = True
             shutdown.plan(directory_of(self.id), seconds)
             self.sync()
         self.lease.renew(seconds=seconds)
         self.journal.set_state(self.id, states.WAITING_REBOOT)
-        if not self.tracers:  # else what they do up to the very end is to be on the disk too: shut_down() marks that
-            shutdown.mark(directory_of(self.id), boot_id())
+        if not self.processes.tracers:  # else what they do up to the very end is to be on the disk too: shut_down() marks that
+            shutdown.mark(directory_of(self.id), shutdown.boot_id())
 
     def rebooted(self) -> None:
         """Its controller is back, before the reboot or after it."""
@@ -397,11 +294,10 @@ class OpenTransaction:
         """The agent is told to end with the transaction open: all that has happened is on the disk, and says so, when this returns."""
         with self.lock:
             self.doomed = self.doomed or "its agent was told to end"  # for steps about to start; the next agent knows nothing of it
-            for tracer in self.tracers:
-                tracer.mode = REFUSE
+            self.processes.turn_to(REFUSE)
             self.capture.settle()
             self.sync()
-            shutdown.mark(directory_of(self.id), boot_id())
+            shutdown.mark(directory_of(self.id), shutdown.boot_id())
 
     def sync(self) -> None:
         self.log.write_head(durable=True)
@@ -409,17 +305,11 @@ class OpenTransaction:
             if fs.policy == TRACED:
                 kernel.syncfs(fs.mount_fd)
 
-    def wait_for_mains(self) -> None:
-        """The controller has the step's result, so its process is about to end."""
-        end = time.monotonic() + _WAIT_FOR_MAIN
-        while self.mains and time.monotonic() < end:
-            time.sleep(0.002)
-
     def commit(self, armed: t.Sequence[str]) -> Summary:
         start = time.monotonic()
         with self.lock:
             self._refuse_unless_going_on()
-            self._refuse_denied()
+            self._observations.refuse_denied()
         known = {step.id for step in self.journal.steps(self.id)}
         missing = [step for step in armed if step not in known]
         if missing:
@@ -430,10 +320,9 @@ class OpenTransaction:
             )
         self.seal()
         self._note_survivors()
-        self._capture_probes(self.journal.get(self.id).epoch + 1)
+        self.capture_probes(self.journal.get(self.id).epoch + 1)
         with self.lock:
-            for tracer in self.tracers:
-                tracer.mode = LET_RUN
+            self.processes.turn_to(LET_RUN)
             self.sync()
         self.journal.set_state(self.id, states.COMMITTED)
         self.release_reserves()
@@ -441,12 +330,8 @@ class OpenTransaction:
         return self.summary(states.COMMITTED, time.monotonic() - start)
 
     def _note_survivors(self) -> None:
-        for number, groups in self.cgroups.items():
-            for group in groups:
-                for process in cgroups.processes(group):
-                    command = cgroups.command_of(process)
-                    if command:
-                        self.journal.note(self.id, SURVIVOR, command, step=number)
+        for number, command in self.processes.survivors():
+            self.journal.note(self.id, SURVIVOR, command, step=number)
 
     def summary(self, state: str, seconds: float) -> Summary:
         return summary(self.journal, self.id, state, seconds, read(directory_of(self.id)))
@@ -454,17 +339,8 @@ class OpenTransaction:
     def kill_processes(self, first_step: int = 0) -> None:
         """Kill what steps from `first_step` on left running, and wait until their tracers have ended."""
         with self.lock:
-            chosen = [tracer for tracer in self.tracers if tracer.step >= first_step]
-            for tracer in chosen:
-                tracer.mode = REFUSE
-        for number, groups in list(self.cgroups.items()):
-            if number >= first_step:
-                for group in groups:
-                    cgroups.kill(group)
-        for tracer in chosen:
-            for thread in list(tracer.threads):
-                kill_traced(thread)
-            tracer.join(timeout=5.0)
+            chosen = self.processes.turn_to(REFUSE, first_step=first_step)
+        self.processes.kill(chosen, first_step=first_step)
 
     def close(self) -> None:
         with self.lock:
@@ -472,31 +348,3 @@ class OpenTransaction:
             self.capture.close()
         self.log.close()
         self.store.close()
-
-
-def _prepared(tx: str) -> Writer:
-    """What is there before the transaction's row is: room for its undo, first of all, and a log."""
-    reserve.take_host(STATE)
-    try:
-        return _new_log(directory_of(tx))
-    except BaseException:
-        reserve.release_host(STATE)
-        raise
-
-
-def _new_log(directory: str) -> Writer:
-    """On the disk when it returns, so that the row of a transaction never speaks of a log that is not there (I7)."""
-    os.makedirs(directory, 0o700)
-    log = Writer.create(directory)
-    log.write_head(durable=True)
-    for folder in (directory, os.path.dirname(directory), STATE):
-        sync_directory(folder)
-    return log
-
-
-def sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

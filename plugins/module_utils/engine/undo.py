@@ -16,10 +16,11 @@ import re
 import typing as t
 
 from . import kernel
+from .clearing import names_in, unlink_locked
 from .errors import AcidError
 from .records import Undone
 from .reserve import is_full
-from .store import Store, names_in, unlink_locked
+from .store import Store
 from .undoing.ground import Ground, Outcome
 from .undoing.inodes import Inodes
 from .undoing.places import Places

@@ -11,12 +11,13 @@ import contextlib
 import os
 
 from . import copies, states
+from .clearing import holds
 from .errors import JournalDamaged
 from .filesystems import TRACED
 from .model import Transaction
+from .paths import directory_of
 from .records import LINK
 from .store import Store
-from .transaction import directory_of
 from .wanted import Wanted, read
 
 
@@ -44,14 +45,6 @@ def _missing(store: Store, wanted: Wanted) -> list[str]:
     for number, name in sorted(names):
         fs = store.by_number.get(number)
         directory = store.existing_directory(fs) if fs is not None and fs.policy == TRACED else -1
-        if directory < 0 or not _is_there(directory, name):
+        if directory < 0 or not holds(directory, name):
             missing.append("%s on %s" % (name.decode(), os.fsdecode(wanted.file_systems[number].mount_point)))
     return missing
-
-
-def _is_there(directory: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True

@@ -35,8 +35,8 @@ from .records import (
     Value,
     Xattrs,
 )
-from .trace.images import pairs_of_mode
 from .undolog import Reader
+from .xattrs import pairs_of_mode
 
 #: (file system number, handle)
 Inode = tuple[int, bytes]

@@ -34,9 +34,9 @@ from engine.records import (
 )
 from engine.store import Store
 from engine.timeline import Source, Timeline
-from engine.trace.images import read_xattrs
 from engine.undolog import Writer
 from engine.wanted import read
+from engine.xattrs import read_xattrs
 
 
 class Recorder:

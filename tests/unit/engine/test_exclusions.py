@@ -7,7 +7,7 @@ import re
 
 import pytest
 from acidlab import volatile
-from engine.trace.images import CONTENTS_LEFT, OUTSIDE_PATHS
+from engine.trace.scope import CONTENTS_LEFT, OUTSIDE_PATHS
 
 
 def left_out(path: str, *parts: str) -> bool:

@@ -10,7 +10,7 @@ from engine import formats, recovery
 from engine.errors import FormatUnknown
 from engine.journal import Journal
 from engine.records import EpochStarted
-from engine.transaction import boot_id
+from engine.shutdown import boot_id
 from engine.undolog import Reader, Writer
 
 

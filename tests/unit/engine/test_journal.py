@@ -26,7 +26,7 @@ from engine.errors import (
 from engine.journal import Journal
 from engine.model import Compensation, FileSystem, StepSummary, Summary, Transaction
 
-ENGINE = Path(module.__file__).resolve().parents[1]
+ENGINE = Path(module.__file__).resolve().parents[2]
 
 
 @pytest.fixture

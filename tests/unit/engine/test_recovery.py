@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from engine import recovery, states
 from engine.journal import Journal
-from engine.transaction import boot_id
+from engine.shutdown import boot_id
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from engine import restore
+from engine.copying import copy_data
 from engine.records import Basic
-from engine.store import copy_data
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine import kernel, store
+from engine import clearing, kernel, store
 from engine.errors import StoreFull
 
 
@@ -35,7 +35,7 @@ def test_a_locked_tree_is_removed_whole(sandbox: Path) -> None:
     lock(tree / "d1", kernel.FS_IMMUTABLE_FL)
     lock(tree / "d2" / "e", kernel.FS_APPEND_FL)
     fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
-    store.remove_tree_contents(fd)
+    clearing.remove_tree_contents(fd)
     os.close(fd)
     assert os.listdir(tree) == []
 
@@ -46,24 +46,24 @@ def test_a_locked_file_keeps_its_lock_at_its_other_name(sandbox: Path) -> None:
     os.link(one, other)
     lock(one, kernel.FS_IMMUTABLE_FL)
     folder = os.open(sandbox, os.O_RDONLY | os.O_DIRECTORY)
-    store.unlink_locked(folder, b"one")
+    clearing.unlink_locked(folder, b"one")
     os.close(folder)
     fd = os.open(other, os.O_RDONLY)
     try:
         assert not one.exists()
         assert kernel.get_flags(fd) & kernel.FS_IMMUTABLE_FL
     finally:
-        store.unlock(fd)
+        clearing.unlock(fd)
         os.close(fd)
 
 
 def test_names_are_those_of_now(sandbox: Path) -> None:
     fd = os.open(sandbox, os.O_RDONLY | os.O_DIRECTORY)
-    assert store.names_in(fd) == []
+    assert clearing.names_in(fd) == []
     (sandbox / "new").touch()
-    assert store.names_in(fd) == [b"new"]
+    assert clearing.names_in(fd) == [b"new"]
     (sandbox / "new").unlink()
-    assert store.names_in(fd) == []
+    assert clearing.names_in(fd) == []
     os.close(fd)
 
 
@@ -101,7 +101,7 @@ def test_no_room_for_the_undo_on_another_file_system_is_named(sandbox: Path, cro
     assert found is not None
     for _again in range(2):
         with pytest.raises(StoreFull, match=rf"of {crowded} has .* MiB and \d inodes free, and a transaction holds .* 8 inodes") as raised:
-            images.take_reserve(found)
+            images.room.take_reserve(found)
         assert "Free some space there" in raised.value.hint
     assert [name for _folder, folders, files in os.walk(crowded / ".acid-store") for name in folders + files] == ["tx"]
     images.close()

@@ -71,7 +71,7 @@ def _held(tx: str, state_dir: str) -> list[dict[str, Any]]:
     store = Store(tx, state=state_dir)
     try:
         store.adopt_all(read(os.path.join(state_dir, "tx", tx)).file_systems.values())
-        return [{"path": os.fsdecode(point), "bytes": size} for point, size in sorted(store.held().items()) if size >= TOLD]
+        return [{"path": os.fsdecode(point), "bytes": size} for point, size in sorted(store.room.held().items()) if size >= TOLD]
     finally:
         store.close()
 

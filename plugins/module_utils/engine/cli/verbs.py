@@ -18,9 +18,9 @@ from ..errors import AcidError, AgentUnavailable, FormatUnknown, NoTransaction, 
 from ..journal import PATH, Journal
 from ..leftovers import kill_leftovers
 from ..model import Summary
+from ..paths import directory_of, own_hash
 from ..probes.registry import Probes, choose
 from ..rollback import Manner, keep_reserve, roll_back
-from ..transaction import directory_of, own_hash
 from . import client, debts
 
 Answer = dict[str, t.Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import NoTransaction
 from ..journal import PATH, Journal
-from ..store import STATE
+from ..paths import STATE
 from . import debts, diff, each, list, log, show, verbs
 
 Verb = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]

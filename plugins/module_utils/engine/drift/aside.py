@@ -13,10 +13,10 @@ import os
 import stat
 
 from .. import restore
+from ..copying import copy_data, reflink
 from ..restore import proc
-from ..store import copy_data, reflink
-from ..trace.images import read_xattrs
 from ..undoing.ground import Ground
+from ..xattrs import read_xattrs
 
 FOLDER = b"aside"
 

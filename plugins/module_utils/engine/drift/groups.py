@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from ..trace.images import below
+from ..trace.scope import below
 from ..undoing.ground import Ground
 from .afresh import read_below
 from .images import before_of

@@ -20,7 +20,7 @@ import stat
 from .. import restore
 from ..kernel import AT_EMPTY_PATH, Stat
 from ..records import Basic, Entry
-from ..trace.images import below
+from ..trace.scope import below
 from ..undoing.ground import Ground
 from ..wanted import Inode, Place
 from .born import Born

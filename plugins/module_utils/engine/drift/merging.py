@@ -14,7 +14,7 @@ import stat
 from .. import restore
 from ..afterdigest import content_of
 from ..commands import MISSING, run
-from ..trace.images import read_xattrs
+from ..xattrs import read_xattrs
 from . import lines, rows
 from .mergeable import ROWS, SUDOERS
 from .verdict import MergePlan

@@ -17,10 +17,11 @@ from ..model import IRREVERSIBLE
 from ..records import Value
 from .caller import Arguments, Caller, foretold, signed, value
 from .calls import OPEN_MASK, Call
-from .images import CONTENTS_LEFT, Images, below
+from .images import Images
 from .inodes import inode_at
 from .names import Names
 from .resolve import Place
+from .scope import CONTENTS_LEFT, below
 
 
 class Contents:

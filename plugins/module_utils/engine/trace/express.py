@@ -12,7 +12,8 @@ import stat
 
 from ..kernel import Stat
 from .caller import Caller
-from .images import Directory, Images
+from .images import Images
+from .subjects import Directory
 
 _DOTS = (b".", b"..")
 

@@ -3,10 +3,8 @@
 """Before-images of places and inodes: what is put into the undo log and the store, once per epoch (I1, docs/adr/0001).
 
 A *place* is (directory, name). Images are taken the first time that an epoch touches a place or an inode, so the order in which two
-threads'
-calls then run does not matter: both images are from before both. Nothing is taken for inodes born in the epoch, nor for places in
-directories
-that were: at the epoch's start they did not exist.
+threads' calls then run does not matter: both images are from before both. Nothing is taken for inodes born in the epoch, nor for places in
+directories that were: at the epoch's start they did not exist.
 
 A call goes on running after its notification is answered; turns.py sees to it that none moves what another one's images were looked up for.
 """
@@ -17,7 +15,6 @@ import contextlib
 import errno
 import os
 import stat
-import struct
 import time
 import typing as t
 
@@ -27,7 +24,6 @@ from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, mounts_of, polic
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
 from ..model import ASKED, IRREVERSIBLE
 from ..records import (
-    COPY,
     INLINE,
     LINK,
     NOTHING,
@@ -43,64 +39,14 @@ from ..records import (
 )
 from ..store import Store
 from ..undolog import Writer
+from ..xattrs import pairs_of_mode, read_xattrs
+from .bodies import contents_of, target_of
 from .resolve import Place
+from .scope import CONTENTS_LEFT, OUTSIDE_PATHS, below
+from .subjects import Aspects, Directory, Inode, Key, Observed, Where
 
 #: A kept link keeps a lock file alive for those who wait for its end (TRACE.md 12), so what is as small as one is copied.
 SMALL = 1024
-#: Contents up to this many bytes go into the log itself.
-INLINE_LIMIT = 4096
-
-#: Contents here are left as they are, since other processes append to them; what is created or removed is undone all the same.
-CONTENTS_LEFT = (b"/var/log",)
-#: The engine's own paths. The remote temp directories of the play are added by begin.
-OUTSIDE_PATHS = (b"/var/lib/acid", b"/run/acid", b"/usr/local/lib/acid")
-
-#: Identity of an inode within an epoch: (device, number, birth time), or the handle for the last where there is no birth time.
-Key = tuple[int, int, t.Union[int, bytes]]
-Where = tuple[int, bytes]
-
-
-def below(path: bytes, roots: t.Iterable[bytes]) -> bool:
-    return any(path == root or path.startswith(root + b"/") for root in roots)
-
-
-class Directory(t.NamedTuple):
-    """A directory in which a step changes places; `outside`: no images are taken there."""
-
-    number: int
-    fs: FileSystem
-    path: bytes
-    outside: bool
-    contents_left: bool
-    handle: bytes
-
-
-class Observed(t.NamedTuple):
-    """Something that the trace saw: kind is one of model's note kinds."""
-
-    kind: str
-    text: str
-    step: int
-
-
-class Aspects(t.NamedTuple):
-    """What of an inode a call changes, besides owner, mode and times."""
-
-    xattrs: bool = False
-    flags: bool = False
-
-
-#: owner, mode and times alone
-BASIC = Aspects()
-
-
-class Inode(t.NamedTuple):
-    """An inode under way to a place."""
-
-    fs: FileSystem
-    handle: bytes
-    state: Stat
-    path: bytes
 
 
 class _Pending(t.NamedTuple):
@@ -193,7 +139,7 @@ class Images:
         if fs.policy == TRACED:
             if fs.number not in self._file_systems:
                 self.log.append(FileSystemSeen(fs.number, fs.dev, fs.fstype, fs.mount_point))
-                self.store.take_reserve(fs)  # where it finds no room the call is refused, and the next one asks again
+                self.store.room.take_reserve(fs)  # where it finds no room the call is refused, and the next one asks again
                 self._file_systems.add(fs.number)
             return fs
         if fs.policy == UNKNOWN:
@@ -208,8 +154,7 @@ class Images:
 
     def _hidden(self, dev: int) -> None:
         """The host's namespace does not show this file system. The kernel's own (memfd, pipes) no namespace shows; one in memory that a
-        step
-        mounted for itself goes with its namespace."""
+        step mounted for itself goes with its namespace."""
         if dev in self._hidden_devices and not self._deny:
             return
         self._hidden_devices.add(dev)
@@ -305,9 +250,9 @@ class Images:
             how, number = self._keep_link(inode, place)
         if how == NOTHING:
             if kind == stat.S_IFLNK:
-                how, data = INLINE, self._target(fs, handle)
+                how, data = INLINE, target_of(fs, handle)
             elif kind == stat.S_IFREG:
-                how, number, data = self._contents(fs, handle, state.size)
+                how, number, data = contents_of(self.store, fs, handle, state.size)
             self.touch_metadata(inode, key, Aspects(True, kind in (stat.S_IFREG, stat.S_IFDIR)), kept=True)
         self.log.append(Keep(self.step, fs.number, handle, how, number, data))
         self._kept.add(key)
@@ -323,29 +268,6 @@ class Images:
             if error.errno not in (errno.EXDEV, errno.EMLINK, errno.EPERM):
                 raise
             return NOTHING, 0
-
-    @staticmethod
-    def _target(fs: FileSystem, handle: bytes) -> bytes:
-        fd = fs.open(handle)
-        try:
-            return os.readlink(b"", dir_fd=fd)
-        finally:
-            os.close(fd)
-
-    def _contents(self, fs: FileSystem, handle: bytes, size: int) -> tuple[int, int, bytes]:
-        """(how, number, data) of a regular file's contents."""
-        if size == 0:
-            return INLINE, 0, b""
-        if size <= INLINE_LIMIT:
-            fd = fs.open(handle, os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK)
-            try:
-                data = os.pread(fd, INLINE_LIMIT + 1, 0)
-            finally:
-                os.close(fd)
-            if len(data) <= INLINE_LIMIT:
-                return INLINE, 0, data
-        number = self.store.copy(fs, handle, size)
-        return COPY, number, self.store.digest(fs, number)
 
     # -- inodes ----------------------------------------------------------------------------------------------------------
 
@@ -403,7 +325,7 @@ class Images:
             return
         self.touch_metadata(inode, key, Aspects(xattrs=True))
         fs, handle, state, _path = inode
-        how, number, data = self._contents(fs, handle, state.size)
+        how, number, data = contents_of(self.store, fs, handle, state.size)
         self.log.append(Content(self.step, fs.number, handle, how, number, state.size, data))
         self._seen_contents.add(key)
         self.written.append(inode.path)
@@ -432,45 +354,3 @@ class Images:
             if threads is None or thread in threads:
                 self.thread = thread
                 self.settle()
-
-
-#: XFS shows root each ACL under a second name, as it lies on the disk. Written back, one would undo the other.
-_ALIASES = {"trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"}
-
-
-def read_xattrs(fd: int) -> tuple[tuple[bytes, bytes], ...]:
-    """All extended attributes of an O_PATH fd, by the magic link (works for symlinks and devices too)."""
-    path = "/proc/self/fd/%d" % fd
-    try:
-        names = os.listxattr(path)
-    except OSError as error:
-        if error.errno in (errno.ENOTSUP, errno.EPERM, errno.ELOOP):
-            return ()
-        raise
-    pairs = []
-    for name in sorted(set(names) - _ALIASES):
-        try:
-            pairs.append((os.fsencode(name), os.getxattr(path, name)))
-        except OSError as error:
-            if error.errno not in (errno.ENODATA, errno.ENOTSUP):
-                raise
-    return tuple(pairs)
-
-
-_ACL = "system.posix_acl_access"
-_ACL_ENTRY = struct.Struct("<HHI")
-_USER_OBJ, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
-
-
-def pairs_of_mode(pairs: tuple[tuple[bytes, bytes], ...], mode: int) -> tuple[tuple[bytes, bytes], ...]:
-    """Extended attributes with their ACL as it was when the mode was this one."""
-    acl = os.fsencode(_ACL)
-    return tuple((name, acl_of_mode(data, mode) if name == acl else data) for name, data in pairs)
-
-
-def acl_of_mode(acl: bytes, mode: int) -> bytes:
-    """The ACL (linux/posix_acl_xattr.h) as it was when the inode had `mode`: chmod changes its owner, mask and other entries."""
-    entries = [_ACL_ENTRY.unpack_from(acl, at) for at in range(4, len(acl), _ACL_ENTRY.size)]
-    group = _MASK if any(tag == _MASK for tag, _perm, _id in entries) else _GROUP_OBJ
-    bits = {_USER_OBJ: mode >> 6 & 7, group: mode >> 3 & 7, _OTHER: mode & 7}
-    return acl[:4] + b"".join(_ACL_ENTRY.pack(tag, bits.get(tag, perm), id_) for tag, perm, id_ in entries)

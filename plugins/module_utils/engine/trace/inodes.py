@@ -8,8 +8,10 @@ import os
 import typing as t
 
 from ..kernel import AT_EMPTY_PATH
-from .images import Images, Inode, below
+from .images import Images
 from .resolve import Place
+from .scope import below
+from .subjects import Inode
 
 
 def inode_at(images: Images, place: Place, fs: t.Any) -> Inode | None:

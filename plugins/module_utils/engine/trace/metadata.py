@@ -12,9 +12,10 @@ from .caller import Arguments, Caller, signed, value
 from .calls import IOCTLS, Call
 from .contents import Contents
 from .express import Express
-from .images import BASIC, Aspects, Images
+from .images import Images
 from .inodes import inode_at
 from .resolve import Place
+from .subjects import BASIC, Aspects
 
 _XATTRS, _FLAGS = Aspects(xattrs=True), Aspects(flags=True)
 

@@ -11,8 +11,9 @@ from ..errors import StepRefused
 from ..kernel import AT_FDCWD, Stat
 from .caller import Arguments, Caller, signed, value
 from .calls import Call
-from .images import BASIC, Images, Inode
+from .images import Images
 from .resolve import Place
+from .subjects import BASIC, Inode
 
 _AT_REMOVEDIR = 0x200
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2

@@ -10,8 +10,9 @@ import struct
 from ..model import ASKED, IRREVERSIBLE
 from .caller import Arguments, Caller, signed
 from .calls import NAMESPACE_MASK, Call
-from .images import Images, below
+from .images import Images
 from .names import Names
+from .scope import below
 
 # Sockets of daemons that only answer or write down, and so do nothing for a step.
 _NOT_DOERS = (

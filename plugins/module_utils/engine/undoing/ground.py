@@ -12,11 +12,12 @@ import stat
 import typing as t
 
 from .. import kernel
+from ..clearing import names_in, unlock
 from ..filesystems import TRACED, FileSystem
 from ..kernel import Reader, Stat
 from ..records import Alias, Entry, Flags
 from ..restore import proc
-from ..store import Store, names_in, unlock
+from ..store import Store
 from ..undolog import Writer
 from ..wanted import Inode, Wanted
 

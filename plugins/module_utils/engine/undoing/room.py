@@ -15,9 +15,9 @@ import time
 import typing as t
 
 from .. import kernel, restore
+from ..clearing import names_in, unlink_locked
 from ..kernel import AT_EMPTY_PATH, Stat
 from ..records import LINK
-from ..store import names_in, unlink_locked
 from ..wanted import Inode
 from .ground import Ground
 

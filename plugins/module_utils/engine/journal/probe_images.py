@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Probes' images, by epoch: the earliest one of an epoch or after it is what an undo puts back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .database import Database
+from .rows import dump
+
+
+class ProbeImages(Database):
+    def set_probe(self, tx: str, epoch: int, name: str, image: dict[str, Any]) -> None:
+        self.set_probes(tx, epoch, {name: image})
+
+    def set_probes(self, tx: str, epoch: int, images: dict[str, dict[str, Any]]) -> None:
+        """Images by the probe's name; the first one of an epoch wins."""
+        with self._write() as db:
+            rows = [(tx, epoch, name, dump(image)) for name, image in images.items()]
+            db.executemany("INSERT OR IGNORE INTO probe VALUES (?,?,?,?)", rows)
+
+    def images_of(self, name: str) -> list[dict[str, Any]]:
+        """Every image of a probe that the journal still has, of all transactions."""
+        with self._read() as db:
+            return [json.loads(image) for (image,) in db.execute("SELECT image FROM probe WHERE name = ?", (name,))]
+
+    def probe(self, tx: str, name: str, *, epoch: int = 0) -> dict[str, Any] | None:
+        """The earliest image with an epoch >= `epoch`, or None."""
+        with self._read() as db:
+            row = db.execute(
+                "SELECT image FROM probe WHERE tx = ? AND name = ? AND epoch >= ? ORDER BY epoch LIMIT 1", (tx, name, epoch)
+            ).fetchone()
+        if row is None:
+            return None
+        image: dict[str, Any] = json.loads(row[0])
+        return image
+
+    def probes(self, tx: str, name: str) -> list[tuple[int, dict[str, Any]]]:
+        """All images of one probe, as (epoch, image), in order."""
+        with self._read() as db:
+            rows = db.execute("SELECT epoch, image FROM probe WHERE tx = ? AND name = ? ORDER BY epoch", (tx, name))
+            return [(epoch, json.loads(image)) for epoch, image in rows]

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the agent has in its care: the open transaction, what ended ones left running, an undo that waits for its controller, the timer.
+
+Whoever opens or ends a transaction, or sets a savepoint, holds `control` all the while.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import typing as t
+
+from . import compensations, deadman, lease, states, systemd_notify
+from .errors import NoTransaction, WrongTransaction
+from .journal import Journal
+from .leftovers import kill_leftovers
+from .model import Transaction
+from .rollback import Manner, roll_back
+from .tracer import REFUSE, Tracer
+from .transaction import OpenTransaction
+from .work import Work
+
+
+class Situation:
+    def __init__(self, journal: Journal, work: Work) -> None:
+        self.journal, self._work = journal, work
+        self.open: OpenTransaction | None = None
+        self.control = threading.RLock()
+        self.left_behind: list[Tracer] = []
+        self.handed: tuple[Transaction, float] | None = None  # an undo that waits for its controller, and until when (monotonic)
+        self._timer = threading.Lock()
+
+    def current(self, tx: str) -> OpenTransaction:
+        if self.open is None:
+            raise NoTransaction(
+                "No transaction is open on this host%s." % (", and %s has ended" % tx if tx else ""),
+                hint="acidctl list shows what became of it.",
+            )
+        if tx and self.open.id != tx:
+            raise WrongTransaction("The open transaction is %s, not %s." % (self.open.id, tx), hint="acidctl info tells whose it is.")
+        return self.open
+
+    def let_go(self, transaction: OpenTransaction) -> None:
+        """It has ended, or is about to be undone: what lives on of it is traced all the same."""
+        self.left_behind += transaction.processes.tracers
+        self.open = None
+
+    def tracer_ended(self, tracer: Tracer) -> None:
+        systemd_notify.drop(tracer.name)
+        os.close(tracer.fd)
+        transaction = self.open
+        for tracers in ([] if transaction is None else [transaction.processes.tracers]) + [self.left_behind]:
+            if tracer in tracers:
+                tracers.remove(tracer)
+        if transaction is not None and tracer.name.startswith("acid-%s-" % transaction.id):
+            transaction.tracer_ended(tracer)
+        self._work.wake()
+
+    # -- ends ------------------------------------------------------------------------------------------------------------
+
+    def end(self, tx: str, manner: Manner) -> dict[str, t.Any]:
+        """Kill what the transaction left running, then roll it back."""
+        transaction = self.open
+        if transaction is not None and transaction.id == tx:
+            transaction.kill_processes()
+            transaction.release_reserves()
+            transaction.seal()
+            transaction.close()
+            self.let_go(transaction)
+        alive = [tracer for tracer in self.left_behind if tracer.name.startswith("acid-%s-" % tx)]
+        for tracer in alive:
+            tracer.mode = REFUSE
+        kill_leftovers(self.journal, tx)
+        done = roll_back(self.journal, tx, manner._replace(killed=frozenset(tracer.step for tracer in alive)))
+        self.wait_for_controller(tx)
+        self.disarm()
+        return done.to_json()
+
+    def undo_again(self, value: Transaction) -> None:
+        with self.control:
+            self.end(value.id, Manner(value.reason or "the agent died while a step was running"))
+
+    def patience(self, tx: str) -> float:
+        """Seconds for which somebody may go on running a compensation."""
+        return max(0.0, (compensations.claimed_until(self.journal, tx) - time.time_ns()) / 1e9)
+
+    def wait_for_controller(self, tx: str) -> None:
+        """An undo that stopped for a controller is gone on with, without it, when it keeps silent beyond its claim and its lease."""
+        value = self.journal.get(tx)
+        self.handed = None
+        if value.state == states.ABORTING:
+            self.handed = value, time.monotonic() + self.patience(tx) + (lease.timeout(value.options) or lease.DEFAULT)
+
+    # -- the timer behind the agent --------------------------------------------------------------------------------------
+
+    def arm(self, seconds: float) -> None:
+        """In the background: it costs PID 1 some time."""
+        self._work.start(lambda _none: self._set_timer(lambda: deadman.arm(seconds + deadman.GRACE)), None)
+
+    def disarm(self) -> None:
+        if self.journal.open_transaction() is None:
+            self._work.start(lambda _none: self._set_timer(deadman.disarm), None)
+
+    def _set_timer(self, way: t.Callable[[], object]) -> None:
+        with self._timer:
+            way()

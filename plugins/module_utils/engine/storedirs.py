@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which file systems a transaction touches, by number, and its directory in the store on each: links and reflinks do not leave one.
+
+/var/lib/acid/store/<tx>/            on the file system of /var/lib/acid
+<mount point>/.acid-store/<tx>/      on every other one, made when the first image needs it (its parent's times are put back)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import typing as t
+
+from . import kernel
+from .filesystems import TRACED, FileSystem, choose_mount, device_of, is_btrfs, mounts_of, subvolume_root, unmounted_subvolume
+from .paths import STATE
+from .records import FileSystemSeen
+
+HIDDEN = b".acid-store"
+
+
+class Directories:
+    """Of the transaction `tx`. Not thread-safe: the caller holds the transaction's lock."""
+
+    def __init__(self, tx: str, *, state: str = STATE) -> None:
+        self.tx, self.state = tx.encode(), state.encode()
+        self._by_dev: dict[int, FileSystem | None] = {}
+        self.by_number: dict[int, FileSystem] = {}
+        self._next_fs = 1
+        self._state_dev = kernel.Reader().stat(kernel.AT_FDCWD, self.state).dev
+
+    # -- file systems ----------------------------------------------------------------------------------------------------
+
+    def file_system(self, dev: int, fd: int = -1) -> FileSystem | None:
+        """The file system of a device number as statx gives it; None where the host's own namespace does not show it.
+
+        `fd`: a directory there, by which a btrfs subvolume that is not mounted by itself can be found.
+        """
+        known = self._by_dev.get(dev)
+        if known is not None or (dev in self._by_dev and fd < 0):
+            return known
+        mount = choose_mount(mounts_of(), dev)
+        if mount is None and fd >= 0 and is_btrfs(fd):
+            mount = subvolume_root(fd)
+        found = None
+        if mount is not None:
+            found = FileSystem(self._next_fs, dev, mount.fstype, mount.point)
+            if found.policy == TRACED:
+                found.open_mount()
+            self._next_fs += 1
+            self.by_number[found.number] = found
+        self._by_dev[dev] = found
+        return found
+
+    def adopt(self, number: int, dev: int, fstype: bytes, mount_point: bytes) -> FileSystem | None:
+        """The file system that a log calls `number`, found again by its mount point. None when another one is mounted there now."""
+        self._next_fs = max(self._next_fs, number + 1)
+        mounts = [m for m in mounts_of() if m.point == mount_point and m.fstype == fstype]
+        if not mounts:
+            mount = choose_mount(mounts_of(), dev) or unmounted_subvolume(mount_point, fstype)
+            if mount is None or mount.fstype != fstype:
+                return None
+            mounts = [mount]
+        found = FileSystem(number, device_of(mounts[-1]), fstype, mounts[-1].point)
+        if found.policy == TRACED:
+            found.open_mount()
+        self.by_number[number] = self._by_dev[found.dev] = found
+        return found
+
+    def adopt_all(self, seen: t.Iterable[FileSystemSeen]) -> None:
+        """Those of a log that are not known yet."""
+        for one in seen:
+            if one.fs not in self.by_number:
+                self.adopt(one.fs, one.dev, one.fstype, one.mount_point)
+
+    def forget_unknown(self) -> None:
+        """After a mount call: what the host did not show may be there now, and the other way round."""
+        for dev in [dev for dev, fs in self._by_dev.items() if fs is None]:
+            del self._by_dev[dev]
+
+    def is_own(self, fs: FileSystem) -> bool:
+        """Whether it is the one of /var/lib/acid."""
+        return fs.dev == self._state_dev
+
+    # -- directories -----------------------------------------------------------------------------------------------------
+
+    def directory(self, fs: FileSystem) -> int:
+        """fd of the store directory on `fs`, made at first use."""
+        if fs.store_fd < 0:
+            fs.store_fd = self._open_directory(fs, create=True)
+        return fs.store_fd
+
+    def existing_directory(self, fs: FileSystem) -> int:
+        """Like `directory`, but -1 where the transaction never kept anything."""
+        if fs.store_fd < 0:
+            try:
+                fs.store_fd = self._open_directory(fs, create=False)
+            except FileNotFoundError:
+                return -1
+        return fs.store_fd
+
+    def _relative(self, fs: FileSystem) -> bytes:
+        if self.is_own(fs):
+            return os.path.relpath(self.state, fs.mount_point) + b"/store"
+        return HIDDEN
+
+    def _open_directory(self, fs: FileSystem, *, create: bool) -> int:
+        fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fs.mount_fd)
+        for part in self._relative(fs).split(b"/") + [self.tx]:
+            if create:
+                before = os.fstat(fd)
+                try:
+                    os.mkdir(part, 0o700, dir_fd=fd)
+                    os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+                except FileExistsError:
+                    pass
+            try:
+                child = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = child
+        return fd
+
+    def remove_directory(self, fs: FileSystem) -> None:
+        """It is empty: it goes, and so does what this engine made to hold it."""
+        relative = self._relative(fs)
+        os.rmdir(relative + b"/" + self.tx, dir_fd=fs.mount_fd)
+        if relative == HIDDEN:
+            before = os.fstat(fs.mount_fd)
+            try:
+                os.rmdir(relative, dir_fd=fs.mount_fd)
+                os.utime(fs.mount_fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+
+    def close(self) -> None:
+        for fs in self.by_number.values():
+            fs.close()
