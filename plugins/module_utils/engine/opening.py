@@ -26,15 +26,21 @@ from .wanted import read
 
 def begin(journal: Journal, *, name: str, owner: str, options: dict[str, t.Any]) -> OpenTransaction:
     logs: list[Writer] = []
-    value = journal.begin(
-        name=name,
-        owner=owner,
-        options=options,
-        boot_id=boot_id(),
-        engine=own_hash(),
-        deadline=lease.first(options),
-        prepare=lambda tx: logs.append(_prepared(tx)),
-    )
+    try:
+        value = journal.begin(
+            name=name,
+            owner=owner,
+            options=options,
+            boot_id=boot_id(),
+            engine=own_hash(),
+            deadline=lease.first(options),
+            prepare=lambda tx: logs.append(_prepared(tx)),
+        )
+    except BaseException:
+        for log in logs:  # all was prepared, and the row could not be written
+            log.close()
+            reserve.release_host(STATE)
+        raise
     try:
         begun = OpenTransaction(journal, value, logs[0], Store(value.id, durable=value.durable), next_directory=1)
         begun.capture.epoch(0, 0)

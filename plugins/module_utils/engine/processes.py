@@ -21,7 +21,8 @@ _WAIT_FOR_MAIN = 30.0
 
 
 class Processes:
-    """Of one transaction. Who adds to `tracers`, or changes the mode of one, holds its lock."""
+    """Of one transaction. Who adds to `tracers`, or changes the mode of one, holds its lock. A tracer that ends takes itself out without
+    it, so whoever goes through them goes through a copy."""
 
     def __init__(self) -> None:
         self.tracers: list[Tracer] = []
@@ -48,11 +49,11 @@ class Processes:
             time.sleep(0.002)
 
     def alive(self, step: int) -> bool:
-        return any(tracer.step == step for tracer in self.tracers)
+        return any(tracer.step == step for tracer in list(self.tracers))
 
     def turn_to(self, mode: str, *, first_step: int = 0) -> list[Tracer]:
         """What becomes of calls from now on, of processes of the steps from `first_step` on; their tracers."""
-        chosen = [tracer for tracer in self.tracers if tracer.step >= first_step]
+        chosen = [tracer for tracer in list(self.tracers) if tracer.step >= first_step]
         for tracer in chosen:
             tracer.mode = mode
         return chosen

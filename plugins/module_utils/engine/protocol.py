@@ -30,15 +30,17 @@ def send(sock: socket.socket, message: dict[str, t.Any]) -> None:
 
 def receive(sock: socket.socket) -> dict[str, t.Any]:
     """One message; ConnectionError when the other side has gone."""
-    length = sock.recv(32)
-    if not length:
-        raise ConnectionError("the other side has closed the socket")
-    data = b""
-    while len(data) < int(length):
+    return receive_rest(sock, sock.recv(32))
+
+
+def receive_rest(sock: socket.socket, length: bytes) -> dict[str, t.Any]:
+    """The message of which the first part, its length, has come; ConnectionError when the other side has gone."""
+    data, part = b"", length
+    while part and len(data) < int(length):
         part = sock.recv(LARGEST)
-        if not part:
-            raise ConnectionError("the other side has closed the socket")
         data += part
+    if not part:
+        raise ConnectionError("the other side has closed the socket")
     message: dict[str, t.Any] = json.loads(data)
     return message
 

@@ -50,10 +50,7 @@ class Requests:
         if first.startswith(b'{"op":"step"'):
             self._step(client, process, json.loads(first))
             return
-        body = b""
-        while len(body) < int(first):
-            body += client.recv(protocol.LARGEST)
-        request = json.loads(body)
+        request = protocol.receive_rest(client, first)
         try:
             answer = self._answer(request)
         except AcidError as error:

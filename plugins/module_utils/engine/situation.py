@@ -69,7 +69,7 @@ class Situation:
             transaction.seal()
             transaction.close()
             self.let_go(transaction)
-        alive = [tracer for tracer in self.left_behind if tracer.name.startswith("acid-%s-" % tx)]
+        alive = [tracer for tracer in list(self.left_behind) if tracer.name.startswith("acid-%s-" % tx)]
         for tracer in alive:
             tracer.mode = REFUSE
         kill_leftovers(self.journal, tx)

@@ -97,6 +97,7 @@ class Store(Directories):
         except (OSError, StoreFull) as error:
             if target >= 0:
                 os.unlink(name, dir_fd=directory)
+                self.room.count_again()
             if isinstance(error, OSError) and error.errno in FULL:
                 raise _no_space(fs, "%d bytes" % size) from error
             raise

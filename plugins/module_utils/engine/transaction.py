@@ -4,8 +4,9 @@
 
     tx = opening.begin(journal, ...);  tx.start_step(...);  tx.attach(...);  tx.savepoint(...);  tx.commit(...)
 
-Order of writes at commit (I3): every tracer lets run or has ended; the log's HEAD, durable; syncfs of each file system touched; then the
-one row that says COMMITTED. If the agent dies before that row, all is undoable; after it, only clean-up is left.
+Order of writes at commit (I3), while every call of what steps left running waits: the log's HEAD, durable; syncfs of each file system
+touched; then the one row that says COMMITTED; then they are let run. If the agent dies before that row, all is undoable; after it, only
+clean-up is left.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class OpenTransaction:
         self._closed = False
         self.step: Step | None = None
         self.processes = Processes()
+        self._mode = CAPTURE  # of a tracer that comes
         self.lease = Lease(journal, value)
         self.rebooting = value.state == states.WAITING_REBOOT
         self.doomed = ""
@@ -116,7 +118,7 @@ class OpenTransaction:
             lock=self.lock,
             capture=self.capture,
             step=step.n,
-            mode=REFUSE if self.doomed else CAPTURE,
+            mode=REFUSE,
             failed=self._observations.failed,
             lost=self._lost,
             denied=self._deny,
@@ -124,6 +126,9 @@ class OpenTransaction:
         )
         self.processes.main_started(step.n, process)
         with self.lock:
+            tracer.mode = self._mode  # the step may have begun before the transaction was doomed, or ended
+            if self._mode == CAPTURE and self._ended.pop(step.n, 0):
+                self._digest.ended(step.n, 0)  # one more process of the step: what the log says of its end does not hold any more
             self.processes.tracers.append(tracer)
             self._digested = 0
         tracer.start()
@@ -213,12 +218,16 @@ class OpenTransaction:
 
     def _doom(self, reason: str) -> None:
         self.doomed = self.doomed or reason
-        self.processes.turn_to(REFUSE)
+        self._turn_to(REFUSE)
         try:
             self.journal.set_state(self.id, states.DOOMED, reason=reason)
         except JournalUnwritable:  # only an undo can follow, so it may have its room now
             self.release_reserves()
             self.journal.set_state(self.id, states.DOOMED, reason=reason)
+
+    def _turn_to(self, mode: str) -> None:
+        self._mode = mode
+        self.processes.turn_to(mode)
 
     def _refuse_unless_going_on(self) -> None:
         if self.doomed:
@@ -294,7 +303,7 @@ class OpenTransaction:
         """The agent is told to end with the transaction open: all that has happened is on the disk, and says so, when this returns."""
         with self.lock:
             self.doomed = self.doomed or "its agent was told to end"  # for steps about to start; the next agent knows nothing of it
-            self.processes.turn_to(REFUSE)
+            self._turn_to(REFUSE)
             self.capture.settle()
             self.sync()
             shutdown.mark(directory_of(self.id), shutdown.boot_id())
@@ -321,10 +330,10 @@ class OpenTransaction:
         self.seal()
         self._note_survivors()
         self.capture_probes(self.journal.get(self.id).epoch + 1)
-        with self.lock:
-            self.processes.turn_to(LET_RUN)
+        with self.lock:  # calls wait for what becomes of it
             self.sync()
-        self.journal.set_state(self.id, states.COMMITTED)
+            self.journal.set_state(self.id, states.COMMITTED)
+            self._turn_to(LET_RUN)
         self.release_reserves()
         self.close()
         return self.summary(states.COMMITTED, time.monotonic() - start)

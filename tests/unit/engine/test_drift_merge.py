@@ -132,6 +132,12 @@ def test_a_clock_that_was_set_back() -> None:
     assert ends().undecided_since(1 << 2) > 100 * SECOND
 
 
+def test_a_clock_that_was_set_back_under_a_step_that_lives_on() -> None:
+    alive = {1: Sealed(1, 0, 5 * SECOND)}
+    found = Ends([StepTimes(1, 10 * SECOND, 20 * SECOND)], alive, [], Now(100 * SECOND, -5 * SECOND))
+    assert found.clock_set_back_ns() == 10 * SECOND
+
+
 def test_lists_of_packages() -> None:
     assert parse_dpkg(b"/.\n/usr\n/usr/bin/x\n") == {b"/usr", b"/usr/bin/x"}
     assert parse_pacman(b"%FILES%\nusr/\nusr/bin/x\n\n%BACKUP%\netc/y\tabc\n") == {b"/usr", b"/usr/bin/x"}

@@ -566,3 +566,11 @@ def test_a_begin_that_cannot_be_prepared_is_none(journal: Journal) -> None:
     made: list[str] = []
     tx = begin(journal, prepare=made.append)
     assert made == [tx.id]
+
+
+def test_a_decision_within_what_is_none_is_refused(journal: Journal) -> None:
+    """It would return before it is on the disk."""
+    with pytest.raises(RuntimeError, match="decision"), journal._write(), journal._write(decision=True):
+        pass
+    with journal._write(decision=True), journal._write(decision=True):
+        pass

@@ -57,7 +57,9 @@ class Ends:
         self._windows: list[tuple[int, int]] = [(run.began_ns, run.ended_ns or now.ns) for run in runs]
         self._undos = tuple(undos)
         self._known: dict[int, int] = {}
+        self._started: dict[int, int] = {}
         for step in steps:
+            self._started[step.n] = step.started_ns
             seal = sealed.get(step.n)
             if step.n in killed:
                 end = now.ns
@@ -104,7 +106,8 @@ class Ends:
         if self._now.booted_ns:  # CLOCK_BOOTTIME began anew: all that can be told is whether the time went on
             return max(0, seal.ended_ns - self._now.ns)
         back = seal.offset_ns - self._now.offset_ns
-        return back if back > _SLEW_NS + _SLEW_SHARE * max(0, self._now.ns - seal.ended_ns) else 0
+        since = seal.ended_ns or self._started.get(step, self._now.ns)  # of one that lives on, or was torn: no later than the seal
+        return back if back > _SLEW_NS + _SLEW_SHARE * max(0, self._now.ns - since) else 0
 
 
 def _members(steps: int) -> collections.abc.Iterator[int]:

@@ -104,6 +104,8 @@ class Database:
         with self._lock, _explained(self.path):
             joined = self._db.in_transaction
             if joined:
+                if decision and self._mode != "FULL":
+                    raise RuntimeError("a decision within what is none would not be on the disk when it returns")
                 yield self._db
                 return
             self._synchronous("FULL" if decision else "NORMAL")
