@@ -494,6 +494,14 @@ SCENARIOS = (
         "systemctl daemon-reload; systemctl start lab-leaves; sleep 0.5; test -e /run/lab-born.pid",
     ),
     scenario(
+        "born: a socket with a connection that its service never took",
+        "printf '[Socket]\\nListenStream=/run/lab-asked.sock\\n' > /etc/systemd/system/lab-asked.socket; "
+        "printf '[Service]\\nExecStart=/bin/sleep 1031\\n' > /etc/systemd/system/lab-asked.service; "
+        "systemctl daemon-reload; systemctl start lab-asked.socket",
+        "python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"/run/lab-asked.sock\")'; "
+        "sleep 0.5; systemctl is-active lab-asked",
+    ),
+    scenario(
         "left: what an administrator made in /run while no step had asked anybody",
         "systemctl start lab-idle",
         "sleep 2.2",

@@ -28,7 +28,7 @@ def now() -> Circumstances:
 
 
 def remaining(place: Path, before: leavings.Names, circumstances: Circumstances, *, left: leavings.Names | None = None) -> list[str]:
-    leavings.gone_again(before, left, circumstances)
+    leavings.gone_again(leavings.born(before, left), circumstances)
     return sorted(path.name for path in place.iterdir())
 
 
@@ -77,11 +77,10 @@ def test_what_processes_use_stays(place: Path) -> None:
 
 
 def test_what_a_running_unit_names_stays(place: Path) -> None:
-    before = leavings.look((str(place),))
     (place / "new").mkdir()
     named = NOBODY._replace(directories=frozenset((str(place / "new"),)))
-    assert leavings.gone_again(before, None, now(), alive=lambda: named).actions == ()
-    assert leavings.gone_again(before, None, now(), alive=lambda: NOBODY).actions == (f"{place}/new is gone again",)
+    assert leavings.gone_again([f"{place}/new"], now(), alive=lambda: named).actions == ()
+    assert leavings.gone_again([f"{place}/new"], now(), alive=lambda: NOBODY).actions == (f"{place}/new is gone again",)
 
 
 def test_what_others_have_made_stays(place: Path) -> None:

@@ -40,12 +40,15 @@ def look(places: tuple[str, ...] = PLACES) -> Names:
     return {place: sorted(os.listdir(place)) for place in places if os.path.isdir(place)}
 
 
-def gone_again(before: Names, left: Names | None, circumstances: Circumstances, *, alive: Callable[[], Alive] | None = None) -> Outcome:
-    """Remove what was born in the transaction. `left`: what there was at commit; `alive`: for tests."""
-    born = [f"{place}/{name}" for place, names in look(tuple(before)).items() for name in names if name not in before[place]]
-    if left is not None:
-        born = [path for path in born if os.path.basename(path) in left.get(os.path.dirname(path), ())]
-    trees = {path: found for path in born for found in [_dead(path)] if found and _ours(found, circumstances)}
+def born(before: Names, left: Names | None) -> list[str]:
+    """What is new since begin. `left`: what there was at commit, for an undo after it."""
+    new = [f"{place}/{name}" for place, names in look(tuple(before)).items() for name in names if name not in before[place]]
+    return new if left is None else [path for path in new if os.path.basename(path) in left.get(os.path.dirname(path), ())]
+
+
+def gone_again(paths: list[str], circumstances: Circumstances, *, alive: Callable[[], Alive] | None = None) -> Outcome:
+    """Remove of these what is the transaction's, and dead. `alive`: for tests."""
+    trees = {path: found for path in paths for found in [_dead(path)] if found and _ours(found, circumstances)}
     if not trees:
         return NOTHING
     used = (alive or _alive)()

@@ -37,6 +37,11 @@ _UNIT_PATHS = (
 class ServiceDirectories(Probe):
     name = "service_directories"
 
+    def __init__(self) -> None:
+        # In /run, when the files were back. A socket is let go only when its service has been stopped once more, and what is made
+        # after this look is a service's that was there before.
+        self._born: frozenset[str] | None = None
+
     def capture(self) -> Image:
         folders = [root + below for root in _ROOTS.values() for below in ("", f"/{_PRIVATE}")]
         return {"folders": {folder: _look(folder) for folder in folders}, "run": leavings.look()}
@@ -81,7 +86,10 @@ class ServiceDirectories(Probe):
                     os.utime(folder, ns=(os.stat(folder).st_atime_ns, was["mtime_ns"]))
         if circumstances.rebooted or "run" not in before:  # another boot's, or an older engine's image
             return NOTHING
-        return leavings.gone_again(before["run"], None if circumstances.left is None else circumstances.left.get("run"), circumstances)
+        born = leavings.born(before["run"], None if circumstances.left is None else circumstances.left.get("run"))
+        born = [path for path in born if self._born is None or path in self._born]
+        self._born = frozenset(born)
+        return leavings.gone_again(born, circumstances)
 
 
 def _look(folder: str) -> Image | None:
