@@ -147,6 +147,7 @@ QUICK = (
     "user units of root",
     "dependencies: a restart goes up the chain",
     "born: a service with directories, users, socket, timer and slice",
+    "born: what a service and its start script leave in /run",
     "transient: restarted, and changed while it runs",
 )
 

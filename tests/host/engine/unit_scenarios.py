@@ -484,6 +484,31 @@ SCENARIOS = (
         "(systemd-run --scope -u lab-scope sleep 2000 > /dev/null 2>&1 < /dev/null &) ; sleep 0.3",
     ),
     scenario(
+        "born: what a service and its start script leave in /run",
+        "cat > /opt/lab/leaves <<'X'\nimport os, socket, time\n"
+        "for name in ('lab-born/s', 'lab-alone.sock'):\n    socket.socket(socket.AF_UNIX).bind('/run/' + name)\n"
+        "os.mkfifo('/run/lab-born/pipe')\nos.symlink('/etc', '/run/lab-born/conf')\n"
+        "open('/run/lab-born.pid', 'w').write('%d\\n' % os.getpid())\ntime.sleep(1030)\nX\n"
+        "printf '[Service]\\nExecStartPre=/bin/mkdir -p /run/lab-born/socks /run/lock/lab-born\\n"
+        "ExecStart=/usr/bin/python3 /opt/lab/leaves\\n' > /etc/systemd/system/lab-leaves.service; "
+        "systemctl daemon-reload; systemctl start lab-leaves; sleep 0.5; test -e /run/lab-born.pid",
+    ),
+    scenario(
+        "born: a socket with a connection that its service never took",
+        "printf '[Socket]\\nListenStream=/run/lab-asked.sock\\n' > /etc/systemd/system/lab-asked.socket; "
+        "printf '[Service]\\nExecStart=/bin/sleep 1031\\n' > /etc/systemd/system/lab-asked.service; "
+        "systemctl daemon-reload; systemctl start lab-asked.socket",
+        "python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"/run/lab-asked.sock\")'; "
+        "sleep 0.5; systemctl is-active lab-asked",
+    ),
+    scenario(
+        "left: what an administrator made in /run while no step had asked anybody",
+        "systemctl start lab-idle",
+        "sleep 2.2",
+        during="mkdir /run/lab-admin",
+        after="rmdir /run/lab-admin",
+    ),
+    scenario(
         "transient: restarted, and changed while it runs",
         "systemctl set-property --runtime lab-adhoc CPUWeight=30; systemctl restart lab-adhoc",
         moves="adhoc",

@@ -40,7 +40,7 @@ BEFORE_FILES: tuple[type[Probe], ...] = (
 # settings before addresses too: there are none of IPv6 where it is switched off.
 # What the kernel holds comes before the services, which may need an address to bind to, and once more after them: a service that is started
 # again may load what its files say (nftables.service, networkd), where somebody had changed it by hand before the transaction, or write
-# files of its own.
+# files of its own. Services' directories come once more, too: a socket may hold its name until its service is stopped again.
 AFTER_FILES: tuple[type[Probe], ...] = (
     Mounts,
     ServiceDirectories,
@@ -54,6 +54,7 @@ AFTER_FILES: tuple[type[Probe], ...] = (
     Nftables,
     Swap,
     Systemd,
+    ServiceDirectories,
     Etc,
     Network,
     Sysctl,

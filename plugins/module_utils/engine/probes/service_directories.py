@@ -3,7 +3,8 @@
 """Directories that PID 1 makes for a service at its first start (StateDirectory= and the like, systemd.exec(5)).
 
 No step made them, so no trace saw it. Those that were born in the transaction go, once their service is stopped; with a place to
-keep them (`Circumstances.attic`) they are moved there whole, since the service may have put data into them.
+keep them (`Circumstances.attic`) they are moved there whole, since the service may have put data into them. What services leave
+in /run is in `leavings`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import shutil
 
 from ..commands import run
+from . import leavings
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
 
 _ROOTS = {
@@ -35,9 +37,14 @@ _UNIT_PATHS = (
 class ServiceDirectories(Probe):
     name = "service_directories"
 
+    def __init__(self) -> None:
+        # In /run, when the files were back. A socket is let go only when its service has been stopped once more, and what is made
+        # after this look is a service's that was there before.
+        self._born: frozenset[str] | None = None
+
     def capture(self) -> Image:
         folders = [root + below for root in _ROOTS.values() for below in ("", f"/{_PRIVATE}")]
-        return {"folders": {folder: _look(folder) for folder in folders}}
+        return {"folders": {folder: _look(folder) for folder in folders}, "run": leavings.look()}
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         # Only with systemd's help is it known which of the new names are a service's: before_files has reported what it could not remove.
@@ -77,7 +84,12 @@ class ServiceDirectories(Probe):
                 left = (circumstances.left or {"folders": {}})["folders"].get(folder)
                 if circumstances.left is None or (left is not None and left["names"] != was["names"]):
                     os.utime(folder, ns=(os.stat(folder).st_atime_ns, was["mtime_ns"]))
-        return NOTHING
+        if circumstances.rebooted or "run" not in before:  # another boot's, or an older engine's image
+            return NOTHING
+        born = leavings.born(before["run"], None if circumstances.left is None else circumstances.left.get("run"))
+        born = [path for path in born if self._born is None or path in self._born]
+        self._born = frozenset(born)
+        return leavings.gone_again(born, circumstances)
 
 
 def _look(folder: str) -> Image | None:
