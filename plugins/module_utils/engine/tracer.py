@@ -17,7 +17,7 @@ import typing as t
 from .errors import AcidError, Denied
 from .trace.calls import AUDIT_AARCH64, AUDIT_I386, AUDIT_X86_64, MACHINES, Call
 from .trace.capture import Capture
-from .trace.notify import BATCH, Gone, Listener
+from .trace.notify import BATCH, Gone, Listener, answer_orphans
 from .trace.resolve import Resolver
 
 CAPTURE, LET_RUN, REFUSE = "capture", "let run", "refuse"
@@ -80,8 +80,17 @@ class Tracer(threading.Thread):
     def run(self) -> None:
         serve = self._several if self._capture is not None and self._capture.durable else self._one
         try:
-            while True:
-                serve()
+            try:
+                while True:
+                    serve()
+            except Gone:
+                raise
+            except Exception:
+                # Its processes live on, and would take an agent that does not listen for none (ENOSYS).
+                traceback.print_exc()
+                self.mode = REFUSE
+                answer_orphans(self.fd, self.slots.ids(), errno.EIO)
+                self._one()
         except Gone:
             pass
         finally:

@@ -199,8 +199,11 @@ class OpenTransaction:
         self.step = None
 
     def _lost(self, reason: str) -> None:
-        """Images may not have reached the disk. The tracer that says so holds the lock."""
-        self._doom(reason)
+        """Images may not have reached the disk. The tracer that says so holds the lock, and goes on refusing."""
+        try:
+            self._doom(reason)
+        except JournalUnwritable as error:  # by the same disk; whoever finds the step unfinished dooms it
+            sys.stderr.write("acid-agent: doomed, which cannot be written down: %s\n" % error)
 
     def _deny(self, step: int, what: str) -> None:
         self._observations.denied(step, what, task=self.step.task if self.step is not None and self.step.n == step else "")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from engine import transaction as module
+from engine.errors import JournalUnwritable
 from engine.journal import Journal
 from engine.model import Step
 from engine.store import Store
@@ -84,3 +85,16 @@ def test_a_step_whose_process_comes_after_the_commit_is_let_run(opened, monkeypa
     monkeypatch.setattr(made, "summary", lambda *_state: None)
     made.commit([step.id])
     assert attach(made, step).mode == LET_RUN
+
+
+def test_a_doom_that_the_disk_does_not_take_refuses_all_the_same(opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And does not end the thread that found it, which would look like the end of the step."""
+    made, _log = opened
+    tracer = attach(made, begin(made))
+
+    def full(*_state: object, **_more: object) -> None:
+        raise JournalUnwritable("a test says so")
+
+    monkeypatch.setattr(made.journal, "set_state", full)
+    made._lost("the disk does not take it")
+    assert made.doomed and tracer.mode == REFUSE
