@@ -317,6 +317,9 @@ def test_rule_18_subvolumes(rig: Rig) -> None:
     rig.sh("echo five > sub/five")
     before = rig.look()
     rig.begin()
+    rig.step(f"! python3 -B {PLACE}/calls.py sub")
+    assert not rig.rollback()["irreversible"], "its name is taken, so none was made"
+    rig.begin()
     rig.step(f"python3 -B {PLACE}/calls.py born; mv sub/five born/; rm -rf sub/d")
     summary = rig.rollback(exact=False)
     assert [line for line in rig.changed(before) if not line.startswith(("born", ".: mtime"))] == []

@@ -151,7 +151,7 @@ OPEN_MASK = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 #: clone and unshare flags after which /proc/<tid>/root may be another one: CLONE_NEWNS, CLONE_NEWUSER
 NAMESPACE_MASK = 0x00020000 | 0x10000000
 
-_FLAGS, _REFERS, _SUBVOLUME, _IRREVERSIBLE = "flags_fd", "content_fd", "subvolume", "irreversible"
+_FLAGS, _REFERS, SUBVOLUME, _IRREVERSIBLE = "flags_fd", "content_fd", "subvolume", "irreversible"
 #: ioctl requests that change a file or a file system (linux/fs.h, btrfs.h, xfs_fs.h, ext4.h, loop.h, fscrypt.h, fsverity.h)
 IOCTLS: dict[int, str] = {
     0x40086602: _FLAGS,
@@ -161,10 +161,10 @@ IOCTLS: dict[int, str] = {
     0x40047602: _IRREVERSIBLE,  # FS_IOC_SETVERSION, 32
     0x40806685: _IRREVERSIBLE,  # FS_IOC_ENABLE_VERITY
     0x800C6613: _IRREVERSIBLE,  # FS_IOC_SET_ENCRYPTION_POLICY
-    0x5000940E: _SUBVOLUME,
-    0x50009418: _SUBVOLUME,  # BTRFS_IOC_SUBVOL_CREATE, _V2
-    0x50009401: _SUBVOLUME,
-    0x50009417: _SUBVOLUME,  # BTRFS_IOC_SNAP_CREATE, _V2
+    0x5000940E: SUBVOLUME,
+    0x50009418: SUBVOLUME,  # BTRFS_IOC_SUBVOL_CREATE, _V2
+    0x50009401: SUBVOLUME,
+    0x50009417: SUBVOLUME,  # BTRFS_IOC_SNAP_CREATE, _V2
     0x5000940F: _IRREVERSIBLE,
     0x5000943F: _IRREVERSIBLE,  # BTRFS_IOC_SNAP_DESTROY, _V2
     0x4008941A: _IRREVERSIBLE,
@@ -179,6 +179,8 @@ IOCTLS: dict[int, str] = {
     0x4C01: _IRREVERSIBLE,
     0x4C0A: _IRREVERSIBLE,  # LOOP_SET_FD, LOOP_CLR_FD, LOOP_CONFIGURE
 }
+#: where the new name stands in the argument (struct btrfs_ioctl_vol_args, _v2)
+SUBVOLUME_NAMES = {0x5000940E: 8, 0x50009401: 8, 0x50009418: 56, 0x50009417: 56}
 
 
 class Abi(t.NamedTuple):

@@ -9,7 +9,7 @@ import os
 from ..kernel import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from ..model import IRREVERSIBLE
 from .caller import Arguments, Caller, signed, value
-from .calls import IOCTLS, Call
+from .calls import IOCTLS, SUBVOLUME, SUBVOLUME_NAMES, Call
 from .contents import Contents
 from .express import Express
 from .images import Images
@@ -100,5 +100,13 @@ class Metadata:
             place = self._caller.inode(signed(arguments[0]))
             if place is not None:
                 self._contents.open_place(place, os.O_RDWR)
-        elif does is not None:
+        elif does is not None and not (does == SUBVOLUME and self._stands_already(arguments, SUBVOLUME_NAMES[request])):
             self._images.tell(IRREVERSIBLE, "ioctl %#x (%s)" % (request, does))
+
+    def _stands_already(self, arguments: Arguments, at: int) -> bool:
+        """Where the name of a subvolume that is to be made is taken, the call fails: systemd-tmpfiles asks so for /home."""
+        place = self._caller.resolve(signed(arguments[0]), self._caller.text(arguments[2] + at), False)
+        try:
+            return place.found is not None
+        finally:
+            os.close(place.fd)
