@@ -194,12 +194,14 @@ def main() -> int:
 
 
 def write(lines: list[str]) -> None:
+    """What a person has written below the table stays."""
     page = TOP / "docs" / "benchmarks.md"
+    _table, mark, notes = page.read_text().partition("\n## ")
     page.write_text(
         "# Benchmarks\n\n"
         f"Made by `make bench` on {datetime.date.today().isoformat()}, on a machine with {machine()};\n"
         "hosts are containers on loop images. Plain and traced take turns; a ratio is the median of its rounds (least to greatest).\n\n"
-        "| what | ratio | wanted | medians | rounds |\n|---|---|---|---|---|\n" + "\n".join(lines) + "\n"
+        "| what | ratio | wanted | medians | rounds |\n|---|---|---|---|---|\n" + "\n".join(lines) + "\n" + mark + notes
     )
 
 

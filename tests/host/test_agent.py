@@ -67,8 +67,7 @@ def test_killed_between_steps(rig: Rig) -> None:
     rig.step("rm -r d1 d2; echo one > d3/1")
     rig.savepoint("one")
     middle = rig.look()
-    rig.sh(KILL)
-    time.sleep(0.5)
+    rig.sh(f"{KILL}; until acidctl confirm; do sleep 0.1; done")
     done = rig.step("mv d3 d4/; echo two > d5/1", good=None)
     if done.code == 0:
         rig.rollback(to="one")

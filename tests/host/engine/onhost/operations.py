@@ -161,8 +161,13 @@ class Program:
             f.write(self._data(size))
 
     def mapped(self, n: int) -> None:
+        """In a child: where another process cuts the file meanwhile, it ends by SIGBUS."""
         with open(self._file(n), "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
-            m[len(m) // 2] = 88
+            child = os.fork()
+            if child == 0:
+                m[len(m) // 2] = 88
+                os._exit(0)
+            os.waitpid(child, 0)
 
     def cut(self, n: int, size: int) -> None:
         os.truncate(self._file(n), SIZES[size % len(SIZES)])
