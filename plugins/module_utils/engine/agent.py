@@ -27,11 +27,11 @@ import threading
 import time
 
 from . import opening, protocol, recovery, retention, shutdown, states, systemd_notify
+from .boot import boot_id
 from .errors import AcidError
 from .paths import directory_of
 from .requests import Requests
 from .rollback import Manner, keep_reserve
-from .shutdown import boot_id
 from .situation import Situation
 from .trace.notify import answer_orphans
 from .tracer import LET_RUN, REFUSE, Slots, Tracer

@@ -206,6 +206,15 @@ def clear_flags(fd: int) -> None:
         set_flags(fd, 0)
 
 
+def sync_directory(path: str | bytes) -> None:
+    """The names in it are on the disk when this returns."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def syncfs(fd: int) -> None:
     if libc.syncfs(fd) < 0:
         raise fail("syncfs")

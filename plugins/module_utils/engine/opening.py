@@ -12,12 +12,12 @@ import contextlib
 import os
 import typing as t
 
-from . import lease, reserve, shutdown, states
+from . import kernel, lease, reserve, shutdown, states
+from .boot import boot_id
 from .errors import StoreFull
 from .journal import Journal
 from .model import Transaction
 from .paths import STATE, directory_of, own_hash
-from .shutdown import boot_id
 from .store import Store
 from .transaction import OpenTransaction
 from .undolog import Writer
@@ -88,13 +88,5 @@ def _new_log(directory: str) -> Writer:
     log = Writer.create(directory)
     log.write_head(durable=True)
     for folder in (directory, os.path.dirname(directory), STATE):
-        _sync_directory(folder)
+        kernel.sync_directory(folder)
     return log
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -13,6 +13,7 @@ import time
 import typing as t
 
 from . import deadman, formats, lease, reserve, shutdown, states
+from .boot import boot_id
 from .commands import run
 from .errors import JournalUnwritable
 from .journal import Journal
@@ -20,7 +21,6 @@ from .leftovers import kill_leftovers
 from .model import Summary, Transaction
 from .paths import STATE, directory_of
 from .rollback import Manner, roll_back
-from .shutdown import boot_id
 
 #: bytes and inodes: ext4 counts as free what it keeps for itself, up to 16 MiB
 _TIGHT, _FEW = 24 << 20, 16

@@ -23,6 +23,7 @@ import typing as t
 
 from . import compensations, copies, formats, packagelocks, reserve, shutdown, states
 from .afterdigest import clock_offset_ns, now_ns
+from .boot import began_ns, boot_id
 from .drift.ends import StepTimes
 from .drift.settle import About, Settled
 from .drift.verdict import STOP, passengers
@@ -36,7 +37,6 @@ from .probes.registry import Probes
 from .probes.unitpaths import is_read_by_systemd
 from .records import UndoRun
 from .report import most, paths_by_step, summary
-from .shutdown import boot_id
 from .store import Store
 from .transaction import OpenTransaction
 from .undo import undo
@@ -153,7 +153,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
 
 def _about(journal: Journal, value: Transaction, manner: Manner, *, epoch: int) -> About:
     directory, steps = directory_of(value.id), journal.steps(value.id)
-    booted = 0 if value.boot_id == boot_id() else now_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    booted = 0 if value.boot_id == boot_id() else began_ns()
     later = [other for other in journal.transactions() if other.token > value.token]
     undos = [found for other in later for found in [load_verdict(directory_of(other.id), 0)] if found is not None]
     return About(

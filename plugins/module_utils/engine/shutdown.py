@@ -14,11 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-
-def boot_id() -> str:
-    """Of this boot."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as f:
-        return f.read().strip()
+from . import kernel
 
 
 def mark(directory: str, boot: str) -> None:
@@ -29,7 +25,7 @@ def unmark(directory: str) -> None:
     """Before anything may change again."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(directory + "/clean")
-        _sync_directory(directory)
+        kernel.sync_directory(directory)
 
 
 def was_clean(directory: str, boot: str) -> bool:
@@ -71,12 +67,4 @@ def _write(directory: str, name: str, text: str) -> None:
     finally:
         os.close(fd)
     os.rename("%s/%s.new" % (directory, name), "%s/%s" % (directory, name))
-    _sync_directory(directory)
-
-
-def _sync_directory(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    kernel.sync_directory(directory)

@@ -19,6 +19,7 @@ import typing as t
 
 from . import kernel, reserve, shutdown, states
 from .afterdigest import AfterDigest, now_ns
+from .boot import boot_id
 from .errors import AcidError, Doomed, JournalUnwritable, StaleToken, WrongState
 from .filesystems import TRACED
 from .journal import Journal
@@ -292,7 +293,7 @@ class OpenTransaction:
         self.lease.renew(seconds=seconds)
         self.journal.set_state(self.id, states.WAITING_REBOOT)
         if not self.processes.tracers:  # else what they do up to the very end is to be on the disk too: shut_down() marks that
-            shutdown.mark(directory_of(self.id), shutdown.boot_id())
+            shutdown.mark(directory_of(self.id), boot_id())
 
     def rebooted(self) -> None:
         """Its controller is back, before the reboot or after it."""
@@ -309,7 +310,7 @@ class OpenTransaction:
             self._turn_to(REFUSE)
             self.capture.settle()
             self.sync()
-            shutdown.mark(directory_of(self.id), shutdown.boot_id())
+            shutdown.mark(directory_of(self.id), boot_id())
 
     def sync(self) -> None:
         self.log.write_head(durable=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from .commands import run
 from .errors import AcidError
+from .kernel import sync_directory
 
 AGENT = "acid-agent.service"
 RECOVER = "acid-recover.service"
@@ -136,7 +137,7 @@ def _write(path: str, text: str) -> bool:
         finally:
             os.close(descriptor)
         os.rename(fresh, path)
-        _sync_directory(os.path.dirname(path))
+        sync_directory(os.path.dirname(path))
     return True
 
 
@@ -148,7 +149,7 @@ def _link(path: str, target: str) -> bool:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         os.symlink(target, path)
-        _sync_directory(os.path.dirname(path))
+        sync_directory(os.path.dirname(path))
     return True
 
 
@@ -159,14 +160,6 @@ def _times_kept(folder: str) -> Iterator[None]:
         yield
     finally:
         os.utime(folder, ns=(was.st_atime_ns, was.st_mtime_ns))
-
-
-def _sync_directory(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _managed() -> bool:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from engine import formats, recovery
+from engine.boot import boot_id
 from engine.errors import FormatUnknown
 from engine.journal import Journal
 from engine.records import EpochStarted
-from engine.shutdown import boot_id
 from engine.undolog import Reader, Writer
 
 

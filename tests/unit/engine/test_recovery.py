@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from engine import recovery, states
+from engine.boot import boot_id
 from engine.journal import Journal
-from engine.shutdown import boot_id
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..kernel import FS_APPEND_FL, FS_IMMUTABLE_FL, get_flags, set_flags
+from ..kernel import FS_APPEND_FL, FS_IMMUTABLE_FL, get_flags, set_flags, sync_directory
 
 # Above, only metadata is kept: configuration is small.
 LARGEST = 16 << 20
@@ -223,7 +223,7 @@ def put_back(path: bytes, entry: Entry, content: bytes | None = None, *, twin: b
         with contextlib.suppress(OSError):
             os.unlink(fresh)
         raise
-    _sync(os.path.dirname(path))
+    sync_directory(os.path.dirname(path))
 
 
 def _shared(path: bytes, entry: Entry) -> bool:
@@ -284,7 +284,7 @@ def remove(path: bytes) -> None:
         else:
             os.unlink(path)
     with contextlib.suppress(FileNotFoundError):
-        _sync(os.path.dirname(path))
+        sync_directory(os.path.dirname(path))
 
 
 def settle_directory(path: bytes, entry: Entry) -> None:
@@ -327,11 +327,3 @@ def _set_mtime(descriptor: int, found: os.stat_result, entry: Entry) -> None:
 def _make_way(path: bytes) -> None:
     if os.path.lexists(path):
         os.unlink(path)
-
-
-def _sync(folder: bytes) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
