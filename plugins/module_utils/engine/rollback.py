@@ -249,6 +249,8 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
     with transaction.lock:
         settled = Settled.reach(about, transaction.store, transaction.log, wanted)
         transaction.log.append(UndoRun(point.epoch, begun, 0, clock_offset_ns()))
+        if transaction.store.durable:  # what a power cut leaves of this undo must not be taken for somebody else's doing
+            transaction.log.sync()
 
     def back_to(epoch: int) -> list[str]:
         with transaction.lock:
