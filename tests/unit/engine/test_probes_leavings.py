@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from engine.kernel import Reader
 from engine.probes import leavings
-from engine.probes.base import Circumstances
+from engine.probes.base import LATE_NS, Circumstances
 
 SECOND = 10**9
 NOBODY = leavings.Alive(frozenset(), frozenset(), frozenset())
@@ -88,6 +89,18 @@ def test_what_others_have_made_stays(place: Path) -> None:
     (place / "new").mkdir()
     assert remaining(place, before, Circumstances(windows=((1, 2),), asked=((1, 2),))) == ["new", "old"], "no step had asked anybody then"
     assert remaining(place, before, now(), left=before) == ["new", "old"], "it was not there at the commit"
+
+
+def test_what_a_service_makes_later_goes_with_its_directory(place: Path) -> None:
+    before = leavings.look((str(place),))
+    (place / "new").mkdir()
+    then = Reader().stat(-100, os.fsencode(place / "new")).btime
+    time.sleep(0.1)
+    dead_socket(place / "new" / "late")
+    dead_socket(place / "late")
+    until = then + 10**7 - LATE_NS
+    circumstances = Circumstances(windows=((then, until),), asked=((then, until),))
+    assert remaining(place, before, circumstances, left=leavings.look((str(place),))) == ["late", "old"], "alone it is somebody else's"
 
 
 def test_directories_of_units_that_run() -> None:

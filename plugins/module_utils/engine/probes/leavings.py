@@ -48,7 +48,7 @@ def born(before: Names, left: Names | None) -> list[str]:
 
 def gone_again(paths: list[str], circumstances: Circumstances, *, alive: Callable[[], Alive] | None = None) -> Outcome:
     """Remove of these what is the transaction's, and dead. `alive`: for tests."""
-    trees = {path: found for path in paths for found in [_dead(path)] if found and _ours(found, circumstances)}
+    trees = {path: found for path in paths for found in [_dead(path)] if found and _ours(found[path], circumstances)}
     if not trees:
         return NOTHING
     used = (alive or _alive)()
@@ -99,11 +99,12 @@ def _of_a_dead_process(path: str, info: Stat) -> bool:
     return path.endswith(".pid") and number.isdigit() and not os.path.exists(f"/proc/{int(number)}")
 
 
-def _ours(found: dict[str, Stat], circumstances: Circumstances) -> bool:
-    """Whether all of them were made by what a step had asked for, or by what it had started and the undo has stopped."""
+def _ours(top: Stat, circumstances: Circumstances) -> bool:
+    """Whether it was made by what a step had asked for, or by what it had started and the undo has stopped. What is in it is as the
+    directory: a service makes its sockets when it gets to it, and anew when somebody restarts it after the commit."""
     # tmpfs knows no time of birth before Linux 5.18; a directory's mtime is the time of its last new or removed name.
-    times = [info.btime or info.mtime for info in found.values()]
-    return all(circumstances.by_a_daemon(ns) or (0 < circumstances.since <= ns) for ns in times)
+    ns = top.btime or top.mtime
+    return circumstances.by_a_daemon(ns) or (0 < circumstances.since <= ns)
 
 
 def _alive() -> Alive:
