@@ -50,6 +50,14 @@ def test_a_little_of_each_programme(runner: Runner, programme: str, fs: str, cou
     assert result.counts["points"] >= count // 2, f"too few faults were met to show anything: {result.counts}"
 
 
+@pytest.mark.parametrize(("programme", "fs", "seed"), [("cut", "xfs", 176647425), ("error", "ext4", 122516457)])
+def test_what_once_went_wrong(runner: Runner, programme: str, fs: str, seed: int) -> None:
+    """Not each time it is tried, so four times."""
+    for _attempt in range(4):
+        result = runner.run(programme, fs, seed=seed, seconds=60, count=8)
+        assert result.good, f"{result.died}" + "\n".join(json.dumps(wrong) for wrong in result.wrong)
+
+
 @pytest.mark.parametrize(
     "name", ["a call is let run before its records are on the disk", "HEAD is not asked", "drift is overwritten"]
 )
