@@ -166,6 +166,19 @@ def test_after_a_commit_only_what_it_had_left(probe: Etc, place: Path) -> None:
     assert len(outcome.notes) == 2
 
 
+def test_after_a_commit_what_a_daemon_wrote_before_a_step_did(probe: Etc, place: Path) -> None:
+    """The undo of the files puts the daemon's text back, which is neither as before nor as the commit left it."""
+    before = image(probe)
+    replace(place / "machine-info", "the daemon's\n")
+    replace(place / "machine-info", "the step's\n")
+    left = image(probe)
+    since = time.time_ns() - 20_000_000
+    time.sleep(0.02)
+    replace(place / "machine-info", "the daemon's\n")
+    probe.after_files(before, Circumstances(left=left, since=since))
+    assert not (place / "machine-info").exists()
+
+
 def test_a_directory_with_somebody_elses_file_stays(probe: Etc, place: Path) -> None:
     before = image(probe)
     start = time.time_ns()
