@@ -419,6 +419,10 @@ SCENARIOS = (
         alone=True,
     ),
     scenario(
+        "linger: asked for again",
+        "loginctl enable-linger root",
+    ),
+    scenario(
         "linger: another user's services",
         "loginctl enable-linger deploy; sleep 1",
         "uid=$(id -u deploy); mkdir -p ~deploy/.config/systemd/user; printf '[Service]\\nExecStart=/bin/sleep 2020\\n[Install]\\n"

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 _STATE = "/var/lib/systemd"
 TIMERS = _STATE + "/timers"
+LINGER = _STATE + "/linger"
 # Inner ones first: what happens in them changes the time of the outer one.
-FOLDERS = (TIMERS, _STATE + "/linger", _STATE)
+FOLDERS = (TIMERS, LINGER, _STATE)
 
 
 class Shelf(NamedTuple):
@@ -59,6 +60,19 @@ def stamps_back(was: Shelves, by_a_step: Callable[[int], bool]) -> list[str]:
 def mtime_ns(was: Shelves, folder: str, name: str) -> int | None:
     then = _shelf(was, folder)
     return None if then is None else then.names.get(name)
+
+
+def lingering_since(was: Shelves, left: Shelves | None, by_a_daemon: Callable[[int], bool]) -> None:
+    """loginctl(1): enable-linger for a user who lingers already touches the file. OSError."""
+    then, now = _shelf(was, LINGER), Shelf.of(LINGER)
+    if then is None or now is None:
+        return
+    at_commit = None if left is None else _shelf(left, LINGER)
+    for name, before_ns in then.names.items():
+        now_ns = now.names.get(name, before_ns)
+        ours = by_a_daemon(now_ns) if left is None else at_commit is not None and at_commit.names.get(name) == now_ns
+        if now_ns != before_ns and ours:
+            os.utime(f"{LINGER}/{name}", ns=(before_ns, before_ns))
 
 
 def settle(was: Shelves, left: Shelves | None) -> None:

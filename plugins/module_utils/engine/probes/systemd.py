@@ -16,7 +16,7 @@ from collections.abc import Callable
 from ..errors import ProbeFailed
 from . import shelf, transient
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
-from .lingering import LINGER, linger_again, lingering, running, stop_lingering
+from .lingering import linger_again, lingering, running, stop_lingering
 from .systemctl import QUERY, Systemctl
 from .unitstate import Unit
 from .unitundo import UnitUndo, read_units
@@ -98,13 +98,15 @@ class Systemd(Probe):
         outcome += _or_failure(self._undo(None, before, circumstances).bring_back, circumstances)
         for user in sorted(set(before["lingering"]) - set(lingering())):
             if circumstances.left is None or user not in circumstances.left["lingering"]:
-                outcome += linger_again(user, shelf.mtime_ns(before["shelves"], LINGER, user))
+                outcome += linger_again(user, shelf.mtime_ns(before["shelves"], shelf.LINGER, user))
         for uid in self._same_users(before):
             if circumstances.rereads:
                 outcome += _reload(Systemctl(uid))
             outcome += _or_nothing(self._undo(uid, before, circumstances).bring_back, circumstances, uid)
+        at_commit = None if circumstances.left is None else circumstances.left["shelves"]
         try:
-            shelf.settle(before["shelves"], None if circumstances.left is None else circumstances.left["shelves"])
+            shelf.lingering_since(before["shelves"], at_commit, circumstances.by_a_daemon)
+            shelf.settle(before["shelves"], at_commit)
         except OSError as error:
             outcome += Outcome(failures=(f"Times below /var/lib/systemd cannot be set back: {error.strerror}.",))
         return outcome
