@@ -23,6 +23,7 @@ QUICK = (
     "nft: a table is replaced by a file",
     "ip: a link is deleted",
     "etc: a step and a daemon on the same files",
+    "etc: a service registers an alternative when it starts",
     "everything at once",
 )
 

@@ -78,6 +78,12 @@ def scenario(name: str, *steps: str, probes: object = None) -> Scenario:
 
 SCENARIOS = (
     scenario(
+        "etc: a service registers an alternative when it starts",
+        "printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\n"
+        "ExecStart=update-alternatives --log /dev/null --install /etc/lab-alternative lab-alternative /bin/true 7\\n'"
+        " > /etc/systemd/system/lab-alternative.service; systemctl daemon-reload; systemctl start lab-alternative",
+    ),
+    scenario(
         "nft: a rule more",
         "nft add rule inet kept side udp dport 53 accept",
     ),

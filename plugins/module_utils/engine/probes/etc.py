@@ -22,7 +22,9 @@ from .filetree import Entry, Tree, compare_entries, names_in, put_back, read, re
 from .manifest import Manifest, aside, digest_of, dump, load
 
 STATE = "/var/lib/acid/etc"
-TREES = (b"/etc", b"/run/systemd/system", b"/run/systemd/system.control", b"/root/.config/systemd")
+# A service's start may call update-alternatives (php-fpm's does), whose links alone are in /etc. The first is Debian's database.
+ALTERNATIVES = (b"/var/lib/dpkg/alternatives", b"/var/lib/alternatives")
+TREES = (b"/etc", b"/run/systemd/system", b"/run/systemd/system.control", b"/root/.config/systemd", *ALTERNATIVES)
 # What systemd's own daemons write is theirs at any time of a step; elsewhere only while a step talked to some daemon.
 KNOWN_TREES = (b"/etc/systemd", b"/run/systemd/system", b"/run/systemd/system.control", b"/root/.config/systemd")
 KNOWN_FILES = frozenset(
@@ -88,8 +90,9 @@ class Etc(Probe):
         return load(self._contents, digest) or Manifest({}, {})
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
-        was = _surviving(self._wanted(before), circumstances).inside
-        is_now = _surviving(self._manifest(now["manifest"]), circumstances).inside
+        wanted = self._wanted(before)
+        was = _surviving(wanted, circumstances).inside
+        is_now = _surviving(self._seen_before(wanted, self._manifest(now["manifest"])), circumstances).inside
         left = self._left(circumstances)
         names_then, names_now = names_in(was), names_in(is_now)
         sentences = []
@@ -109,7 +112,7 @@ class Etc(Probe):
         was, outcome, touched = then.inside, NOTHING, set()
         for path in (*then.around, *(path for path, entry in was.items() if entry.is_directory)):
             sweep(path)
-        now = _surviving(self._look(then, time.time_ns()), circumstances).inside
+        now = _surviving(self._seen_before(then, self._look(then, time.time_ns())), circumstances).inside
         twins = {entry.inode: path for path, entry in now.items() if was.get(path) is not None and not compare_entries(was[path], entry)}
         filled = {path for path, names in names_in(now).items() if names}
         # What has to go first, since a file may have become a directory; what is in a directory before it. Then the other way round.
@@ -124,7 +127,7 @@ class Etc(Probe):
                 continue
             touched.add(os.path.dirname(path))
             outcome += self._converge(path, old, new, twins, circumstances)
-        trees = [tree for tree in self._trees if not (circumstances.rebooted and _in_run(tree))]
+        trees = [tree for tree in self._trees if _was_looked_at(tree, then) and not (circumstances.rebooted and _in_run(tree))]
         for path in _in_between(trees, then):
             if (now_there := read(path)) is not None and self._in_time(path, now_there.ctime_ns, circumstances):
                 with contextlib.suppress(OSError):
@@ -214,6 +217,13 @@ class Etc(Probe):
             raise OSError(0, "the list of files that the probe etc made is missing or damaged: its files are not put back")
         return found
 
+    def _seen_before(self, then: Manifest, now: Manifest) -> Manifest:
+        """Without trees of which the image of an older engine knows nothing: what is in them is not new."""
+        unknown = tuple(tree + b"/" for tree in self._trees if not _was_looked_at(tree, then))
+        if not unknown:
+            return now
+        return Manifest({path: entry for path, entry in now.inside.items() if not (path + b"/").startswith(unknown)}, now.around)
+
     def _left(self, circumstances: Circumstances) -> Manifest | None:
         return None if circumstances.left is None else self._manifest(circumstances.left["manifest"])
 
@@ -233,6 +243,15 @@ def _nearest(tree: bytes) -> bytes:
         if os.path.isdir(tree):
             break
     return tree
+
+
+def _was_looked_at(tree: bytes, then: Manifest) -> bool:
+    """A tree that was not there has the nearest directory above it in the manifest."""
+    while len(tree) > 1:
+        if tree in then.inside or tree in then.around:
+            return True
+        tree = os.path.dirname(tree)
+    return False
 
 
 def _in_between(trees: Iterable[bytes], then: Manifest) -> list[bytes]:
