@@ -67,6 +67,24 @@ def enable(place: Path, name: str, target: str = "multi-user.target.wants") -> N
     (folder / name).symlink_to(f"/lib/systemd/system/{name}")
 
 
+def test_a_tree_that_an_older_engine_did_not_look_at_is_left(place: Path, sandbox: Path) -> None:
+    (place / "old" / "etc").mkdir(parents=True)
+    (place / "lib" / "alternatives").mkdir(parents=True)
+    (place / "lib" / "alternatives" / "editor").write_text("auto")
+    trees = tuple(os.fsencode(place / name) for name in ("old/etc", "lib/alternatives", "lib/none"))
+    older, newer = (Etc(trees=several, known=(), state=str(sandbox / "state")) for several in (trees[:1], trees))
+    before = image(older)
+    assert newer.after_files(before, base.UNKNOWN) == base.NOTHING
+    assert newer.compare(before, image(newer)) == []
+    assert (place / "lib" / "alternatives" / "editor").read_text() == "auto"
+    before = image(newer)
+    (place / "lib" / "alternatives" / "pager").write_text("auto")
+    (place / "lib" / "none").mkdir()
+    newer.after_files(before, base.UNKNOWN)
+    assert newer.compare(before, image(newer)) == []
+    assert sorted(path.name for path in (place / "lib").rglob("*")) == ["alternatives", "editor"]
+
+
 def test_everything_a_daemon_does_is_undone_exactly(probe: Etc, place: Path) -> None:
     was, before = look(place), image(probe)
     assert probe.compare(before, image(probe)) == []

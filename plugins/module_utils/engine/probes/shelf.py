@@ -65,12 +65,14 @@ def mtime_ns(was: Shelves, folder: str, name: str) -> int | None:
 def lingering_since(was: Shelves, left: Shelves | None, by_a_daemon: Callable[[int], bool]) -> None:
     """loginctl(1): enable-linger for a user who lingers already touches the file. OSError."""
     then, now = _shelf(was, LINGER), Shelf.of(LINGER)
+    if then is None or now is None:
+        return
     at_commit = None if left is None else _shelf(left, LINGER)
-    for name in set(then.names) & set(now.names) if then and now else ():
-        if then.names[name] != now.names[name]:
-            ours = by_a_daemon(now.names[name]) if left is None else at_commit is not None and at_commit.names.get(name) == now.names[name]
-            if ours:
-                os.utime(f"{LINGER}/{name}", ns=(then.names[name], then.names[name]))
+    for name, before_ns in then.names.items():
+        now_ns = now.names.get(name, before_ns)
+        ours = by_a_daemon(now_ns) if left is None else at_commit is not None and at_commit.names.get(name) == now_ns
+        if now_ns != before_ns and ours:
+            os.utime(f"{LINGER}/{name}", ns=(before_ns, before_ns))
 
 
 def settle(was: Shelves, left: Shelves | None) -> None:
