@@ -148,6 +148,7 @@ QUICK = (
     "dependencies: a restart goes up the chain",
     "born: a service with directories, users, socket, timer and slice",
     "born: what a service and its start script leave in /run",
+    "born: what a service makes for itself in /var",
     "transient: restarted, and changed while it runs",
 )
 

@@ -498,6 +498,13 @@ SCENARIOS = (
         "systemctl daemon-reload; systemctl start lab-leaves; sleep 0.5; test -e /run/lab-born.pid",
     ),
     scenario(
+        "born: what a service makes for itself in /var",
+        "printf '[Service]\nExecStartPre=/bin/mkdir -p /var/lib/lab-own/deep /var/cache/lab-own\n"
+        "ExecStartPre=/bin/touch /var/lib/lab-own/deep/file /var/log/lab-own.log\n"
+        "ExecStart=/bin/sleep 1032\n' > /etc/systemd/system/lab-own.service; "
+        "systemctl daemon-reload; systemctl start lab-own; test -e /var/log/lab-own.log",
+    ),
+    scenario(
         "born: a socket with a connection that its service never took",
         "printf '[Socket]\\nListenStream=/run/lab-asked.sock\\n' > /etc/systemd/system/lab-asked.socket; "
         "printf '[Service]\\nExecStart=/bin/sleep 1031\\n' > /etc/systemd/system/lab-asked.service; "

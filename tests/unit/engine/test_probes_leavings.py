@@ -80,8 +80,8 @@ def test_what_processes_use_stays(place: Path) -> None:
 def test_what_a_running_unit_names_stays(place: Path) -> None:
     (place / "new").mkdir()
     named = NOBODY._replace(directories=frozenset((str(place / "new"),)))
-    assert leavings.gone_again([f"{place}/new"], now(), alive=lambda: named).actions == ()
-    assert leavings.gone_again([f"{place}/new"], now(), alive=lambda: NOBODY).actions == (f"{place}/new is gone again",)
+    assert leavings.gone_again([f"{place}/new"], now(), in_use=lambda: named).actions == ()
+    assert leavings.gone_again([f"{place}/new"], now(), in_use=lambda: NOBODY).actions == (f"{place}/new is gone again",)
 
 
 def test_what_others_have_made_stays(place: Path) -> None:

@@ -46,12 +46,12 @@ def born(before: Names, left: Names | None) -> list[str]:
     return new if left is None else [path for path in new if os.path.basename(path) in left.get(os.path.dirname(path), ())]
 
 
-def gone_again(paths: list[str], circumstances: Circumstances, *, alive: Callable[[], Alive] | None = None) -> Outcome:
-    """Remove of these what is the transaction's, and dead. `alive`: for tests."""
+def gone_again(paths: list[str], circumstances: Circumstances, *, in_use: Callable[[], Alive] | None = None) -> Outcome:
+    """Remove of these what is the transaction's, and dead. `in_use`: for tests."""
     trees = {path: found for path in paths for found in [_dead(path)] if found and _ours(found[path], circumstances)}
     if not trees:
         return NOTHING
-    used = (alive or _alive)()
+    used = (in_use or alive)()
     outcome = NOTHING
     for path, found in trees.items():
         # PID 1 names sockets as they are bound, which may be by the old name of /run.
@@ -107,7 +107,7 @@ def _ours(top: Stat, circumstances: Circumstances) -> bool:
     return circumstances.by_a_daemon(ns) or (0 < circumstances.since <= ns)
 
 
-def _alive() -> Alive:
+def alive() -> Alive:
     """A walk over all processes, and one question to systemd."""
     inodes: set[tuple[int, int]] = set()
     sockets: set[str] = set()

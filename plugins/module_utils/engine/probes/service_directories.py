@@ -4,7 +4,7 @@
 
 No step made them, so no trace saw it. Those that were born in the transaction go, once their service is stopped; with a place to
 keep them (`Circumstances.attic`) they are moved there whole, since the service may have put data into them. What services leave
-in /run is in `leavings`.
+in /run is in `leavings`, what they make for themselves in `servicedata`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shutil
 
 from ..commands import run
-from . import leavings
+from . import leavings, servicedata
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
 
 _ROOTS = {
@@ -51,12 +51,7 @@ class ServiceDirectories(Probe):
         return []
 
     def before_files(self, before: Image, circumstances: Circumstances) -> Outcome:
-        born = {path for folder, was in before["folders"].items() for path in _born(folder, was)}
-        if circumstances.left is not None:
-            then = {
-                f"{folder}/{name}" for folder, left in circumstances.left["folders"].items() for name in (left or {"names": ()})["names"]
-            }
-            born &= then
+        born = self._born_since(before, circumstances)
         if not born:
             return NOTHING
         outcome = NOTHING
@@ -71,7 +66,20 @@ class ServiceDirectories(Probe):
                 outcome += Outcome(actions=(f"{path} is gone again",))
         return outcome
 
+    @staticmethod
+    def _born_since(before: Image, circumstances: Circumstances) -> set[str]:
+        """Names that are new since begin; after a commit, of those that were there then."""
+        born = {path for folder, was in before["folders"].items() for path in _born(folder, was)}
+        if circumstances.left is None:
+            return born
+        folders = circumstances.left["folders"]
+        return born & {f"{folder}/{name}" for folder, left in folders.items() for name in (left or {"names": ()})["names"]}
+
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
+        outcome = NOTHING
+        if self._born is None:  # their services are stopped, and not yet started again
+            own = sorted(filter(_may_be_own, self._born_since(before, circumstances)))
+            outcome = servicedata.set_aside(own, circumstances)
         for folder, was in before["folders"].items():
             now = _look(folder)
             if was is None and now is not None and folder.endswith(_PRIVATE) and not now["names"]:
@@ -85,11 +93,16 @@ class ServiceDirectories(Probe):
                 if circumstances.left is None or (left is not None and left["names"] != was["names"]):
                     os.utime(folder, ns=(os.stat(folder).st_atime_ns, was["mtime_ns"]))
         if circumstances.rebooted or "run" not in before:  # another boot's, or an older engine's image
-            return NOTHING
+            return outcome
         born = leavings.born(before["run"], None if circumstances.left is None else circumstances.left.get("run"))
         born = [path for path in born if self._born is None or path in self._born]
         self._born = frozenset(born)
-        return leavings.gone_again(born, circumstances)
+        return outcome + leavings.gone_again(born, circumstances)
+
+
+def _may_be_own(path: str) -> bool:
+    folder, name = os.path.split(path)
+    return folder in servicedata.PLACES and name != _PRIVATE
 
 
 def _look(folder: str) -> Image | None:
