@@ -122,12 +122,12 @@ class Struck:
         return names[: names.index(phase)]
 
     def _judge(self, done: dict[str, Any]) -> list[str]:
-        across = bool(done.get("booted"))
-        found = [str(difference) for difference in compare(self.before, capture(self.host), across_boot=across)]
+        across, now = bool(done.get("booted")), capture(self.host)
+        found = [str(difference) for difference in compare(self.before, now, across_boot=across)]
         if done["state"] not in ("ABORTED", "") or found:
             found = [f"state {done['state']!r}", *done["told"], *found]
         if across:
-            self.before = capture(self.host)
+            self.before = now
         return found
 
     def _host_dies(self, scenario: str, end: str, after: float) -> dict[str, Any]:

@@ -142,7 +142,8 @@ def test_a_power_cut_loses_what_was_not_flushed(fs: str) -> None:
         host = up(name, fs)
         over_ssh(host, "echo old > /root/kept; sync; echo new >> /root/kept; echo lost > /root/lost")
         lifecycle.wait([hosts.start(hosts.cut(now(host)))])
-        assert over_ssh(host, "cat /root/kept; cat /root/lost 2>/dev/null || true") == "old"
+        # ext4 may have committed the longer size of an inode whose page it had not written: then zeros follow.
+        assert over_ssh(host, "tr -d '\\0' < /root/kept; cat /root/lost 2>/dev/null || true") == "old"
     finally:
         lifecycle.down(name)
 
