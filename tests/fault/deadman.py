@@ -176,7 +176,9 @@ class Trial:
                 self.problems.append("the controller that went on too late ended with 0")
 
     def _wait_for_end(self, deadline: float) -> None:
-        while self._state() != "ABORTED":
+        while (state := self._state()) != "ABORTED":
+            if state == "UNDO_FAILED":
+                raise LookupError(self._inside(["acidctl", "show", self._journal()[0]["tx"]]))
             opened = json.loads(self._inside(["acidctl", "info", "--json"]))["open"]
             if opened and opened["state"] == "ACTIVE":  # a word may have been under way
                 deadline = max(deadline, opened["deadline"])

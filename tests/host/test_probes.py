@@ -147,6 +147,19 @@ def test_units_that_moved_by_themselves_are_left(host: Host) -> None:
     assert [host.show(unit, "InvocationID", "ActiveState") for unit in units] == moved
 
 
+def test_a_users_manager_that_is_ending_is_no_failure(host: Host) -> None:
+    """As it is 10 seconds after the user's last login; the drop-in makes that moment long."""
+    place = "/etc/systemd/system/user@.service.d"
+    host.sh(f"mkdir {place}; printf '[Service]\\nExecStopPost=/bin/sleep 8\\n' > {place}/x.conf")
+    host.sh("systemctl daemon-reload; loginctl enable-linger root; until test -e /run/user/0/systemd/private; do sleep 0.1; done; sleep 1")
+    host.begin()
+    host.step("mkdir -p /etc/systemd/user; printf '[Service]\\nExecStart=/bin/sleep 9\\n' > /etc/systemd/user/lab-later.service")
+    host.step("systemctl --user daemon-reload; systemctl --user start lab-later")
+    host.sh("systemctl stop --no-block user@0; sleep 1; test -e /run/user/0/systemd/private")
+    summary = host.rollback()
+    assert (summary["state"], summary["differs"]) == ("ABORTED", [])
+
+
 def test_names_zone_and_mounts_come_back(host: Host) -> None:
     host.sh("mkdir -p /srv/bound /srv/kept; mount --bind /etc /srv/bound; mount -t tmpfs -o size=1m,mode=0750,noexec kept /srv/kept")
     before = host.state()

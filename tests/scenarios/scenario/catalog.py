@@ -27,6 +27,7 @@ class Scenario:
     settle: float = 0.0
     args: tuple[str, ...] = ()
     vars: dict[str, str] = field(default_factory=dict)
+    beyond: tuple[str, ...] = ()
 
     @property
     def world(self) -> World:
@@ -69,7 +70,7 @@ def load() -> list[Scenario]:
 
 
 def _scenario(path: Path, needs: dict[str, Any]) -> Scenario:
-    return Scenario(name=path.stem, path=path, **{**needs, "args": tuple(needs.get("args", ()))})
+    return Scenario(name=path.stem, path=path, **{**needs, **{key: tuple(needs.get(key, ())) for key in ("args", "beyond")}})
 
 
 def choose(names: list[str]) -> list[Scenario]:

@@ -39,6 +39,7 @@ def locked(path: str = _LOCK, *, patience: float = _PATIENCE) -> collections.abc
                 return
     finally:
         if before is not None:
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):  # the undo in here has removed it: a step's useradd had made it
+                os.unlink(path)
             os.utime(os.path.dirname(path), ns=(before.st_atime_ns, before.st_mtime_ns))
         os.close(fd)

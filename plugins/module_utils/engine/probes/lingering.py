@@ -13,6 +13,7 @@ import os
 
 from ..commands import run
 from .base import NOTHING, Outcome
+from .systemctl import QUERY
 
 LINGER = "/var/lib/systemd/linger"
 _TIMEOUT = 100.0
@@ -28,6 +29,13 @@ def running(*, run_user: str = "/run/user", units: str = "/run/systemd/units") -
                 invocation = os.readlink(f"{units}/invocation:user@{name}.service")
             found[int(name)] = invocation
     return found
+
+
+def stays(uid: int, invocation: str) -> bool:
+    """Whether that manager is there and does not end. Its socket outlives it, until PID 1 takes /run/user/UID away; PID 1 knows first."""
+    shown = run(["systemctl", "show", "--property=ActiveState", "--", f"user@{uid}.service"], timeout=QUERY)
+    ends = shown.ok and shown.out.strip() in {f"ActiveState={state}" for state in ("deactivating", "inactive", "failed")}
+    return not ends and running().get(uid) == invocation
 
 
 def lingering() -> list[str]:

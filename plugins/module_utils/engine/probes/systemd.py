@@ -9,6 +9,7 @@ in its state and is not seen, unless the service tells systemd of it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from ..errors import ProbeFailed
 from . import shelf, transient
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
-from .lingering import linger_again, lingering, running, stop_lingering
+from .lingering import linger_again, lingering, running, stays, stop_lingering
 from .systemctl import QUERY, Systemctl
 from .unitstate import Unit
 from .unitundo import UnitUndo, read_units
@@ -67,7 +68,8 @@ class Systemd(Probe):
         sentences = self._undo(None, before, circumstances).differences(read_units(now["units"]), circumstances)
         for uid in self._same_users(before, now):
             seen = read_units(now["users"][str(uid)]["units"])
-            sentences += self._undo(uid, before, circumstances).differences(seen, circumstances)
+            found = self._undo(uid, before, circumstances).differences(seen, circumstances)
+            sentences += found if found and stays(uid, _invocation(before, uid)) else []
         return sentences + [
             f"The services of user {user} run without a login, and did not." for user in _born_lingering(before, now, circumstances)
         ]
@@ -79,7 +81,7 @@ class Systemd(Probe):
         for user in _born_lingering(before, {"lingering": lingering()}, circumstances):
             outcome += stop_lingering(user)
         for uid in self._same_users(before):
-            outcome += _or_nothing(self._undo(uid, before, circumstances).stop, circumstances, uid)
+            outcome += _unless_it_ends(self._undo(uid, before, circumstances).stop, circumstances, uid, _invocation(before, uid))
         return outcome + _or_failure(self._undo(None, before, circumstances).stop, circumstances)
 
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
@@ -101,8 +103,10 @@ class Systemd(Probe):
                 outcome += linger_again(user, shelf.mtime_ns(before["shelves"], shelf.LINGER, user))
         for uid in self._same_users(before):
             if circumstances.rereads:
-                outcome += _reload(Systemctl(uid))
-            outcome += _or_nothing(self._undo(uid, before, circumstances).bring_back, circumstances, uid)
+                reload = functools.partial(_reload, Systemctl(uid))
+                outcome += _unless_it_ends(reload, circumstances, uid, _invocation(before, uid))
+            bring_back = self._undo(uid, before, circumstances).bring_back
+            outcome += _unless_it_ends(bring_back, circumstances, uid, _invocation(before, uid))
         at_commit = None if circumstances.left is None else circumstances.left["shelves"]
         try:
             shelf.lingering_since(before["shelves"], at_commit, circumstances.by_a_daemon)
@@ -169,17 +173,19 @@ def _or_failure(phase: Callable[[Circumstances], Outcome], circumstances: Circum
         return Outcome(failures=(str(error),))
 
 
-def _or_nothing(phase: Callable[[Circumstances], Outcome], circumstances: Circumstances, uid: int) -> Outcome:
-    try:
-        return phase(circumstances)
-    except ProbeFailed as error:
-        # The user's last login has ended meanwhile, and all units with it.
-        return Outcome(failures=(str(error),)) if uid in running() else NOTHING
+def _unless_it_ends(phase: Callable[[Circumstances], Outcome], circumstances: Circumstances, uid: int, invocation: str) -> Outcome:
+    """The user's last login has ended, 10 seconds ago (logind.conf(5), UserStopDelaySec=): the manager ends, and all units with it."""
+    outcome = _or_failure(phase, circumstances)
+    return outcome if not outcome.failures or stays(uid, invocation) else NOTHING
 
 
-def _reload(manager: Systemctl) -> Outcome:
+def _invocation(image: Image, uid: int) -> str:
+    return str(image["users"][str(uid)]["invocation"])
+
+
+def _reload(manager: Systemctl, _circumstances: Circumstances = UNKNOWN) -> Outcome:
     done = manager.ask("daemon-reload")
-    if done.ok or (manager.uid is not None and manager.uid not in running()):
+    if done.ok:
         return NOTHING
     return Outcome(failures=(f"systemd{manager.whose} did not read its unit files again: {done.complaint}.",))
 
