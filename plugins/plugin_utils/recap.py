@@ -70,6 +70,7 @@ def _details(report: Report) -> list[str]:
         ("not undone", irreversible),
         ("differs", report.differs),
         ("drift", report.drift),
+        ("note", report.told),
         ("still running", report.survivors),
     ):
         if report.outcome == COMMITTED and label == "not undone":

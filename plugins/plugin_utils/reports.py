@@ -21,8 +21,9 @@ SEVERITY = (COMMITTED, REHEARSED, ROLLED_BACK, REFUSED, LEFT_TO_HOST, UNDO_FAILE
 @dataclass(frozen=True)
 class Report:
     """One transaction on one host. `paths` counts what was changed (committed) or undone (rolled back); times are seconds.
-    `drift` has a sentence for each path that somebody else changed since and that was merged, or undone with a copy kept; `entangled`
-    one for each delegation between this host and one whose transaction ended the other way."""
+    `drift` has a sentence for each path that somebody else changed since and that was merged, or undone with a copy kept; `told`
+    one for each thing that the undo left alone on purpose, or kept a copy of; `entangled` one for each delegation between this host and one
+    whose transaction ended the other way."""
 
     host: str
     play: str
@@ -37,6 +38,7 @@ class Report:
     differs: list[str] = field(default_factory=list)
     entangled: list[str] = field(default_factory=list)
     drift: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
     compensated: list[str] = field(default_factory=list)
     seconds: float = 0.0
     lease: int = 0
@@ -62,6 +64,7 @@ def of_summary(host: str, play: str, outcome: str, summary: dict[str, Any], *, r
         survivors=[str(item) for item in summary.get("survivors", [])],
         differs=differs,
         drift=_drift(summary.get("drift") or {}),
+        told=[str(item) for item in summary.get("told", [])],
         compensated=[str(one["name"]) for one in summary.get("compensations", []) if one["state"] == "PAID"],
         seconds=float(summary.get("seconds", 0.0)),
     )

@@ -157,3 +157,9 @@ def test_the_agent_ends_when_nobody_needs_it(rig: Rig) -> None:
     rig.rollback()
     rig.sh("for n in $(seq 100); do systemctl is-active -q acid-agent || exit 0; sleep 0.1; done; exit 1")
     assert rig.sh("systemctl is-failed acid-agent", good=False).out.strip() in ("inactive", "active")
+
+
+def test_a_timer_that_an_agent_left_at_its_death_goes(rig: Rig) -> None:
+    """Killed between a transaction's end and the end of the timer that stands behind it."""
+    rig.sh("systemd-run --quiet --collect --unit=acid-agent-lease-1 --on-active=600 true; systemctl start acid-agent")
+    rig.sh("for n in $(seq 200); do systemctl is-active -q acid-agent-lease-1.timer || exit 0; sleep 0.1; done; exit 1")

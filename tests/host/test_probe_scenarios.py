@@ -150,7 +150,7 @@ def test_what_nobody_asked_a_daemon_for_is_left_and_named(world: World) -> None:
     summary = host.rollback()
     assert summary["state"] == "ABORTED"
     assert host.sh("cat /etc/lab.d/admin") == "admin\n"
-    assert any("/etc/lab.d/admin" in note for note in json.loads(host.sh(f"acidctl show --json {host.tx}"))["moot"])
+    assert any("/etc/lab.d/admin" in note for note in json.loads(host.sh(f"acidctl show --json {host.tx}"))["told"])
     host.sh("rm /etc/lab.d/admin")
     world.last = host.state()
 

@@ -147,6 +147,25 @@ def test_units_that_moved_by_themselves_are_left(host: Host) -> None:
     assert [host.show(unit, "InvocationID", "ActiveState") for unit in units] == moved
 
 
+def test_an_undo_after_the_commit_that_died_has_its_units_started(host: Host) -> None:
+    """It was killed while systemd read its unit files again, which the generator makes long: the services were down for the files' sake."""
+    place = "/etc/systemd/system-generators"
+    host.sh(f"mkdir -p {place}; printf '#!/bin/sh\\ntouch /run/reading; sleep 2\\n' > {place}/lab; chmod 755 {place}/lab")
+    before = host.state()
+    host.begin()
+    host.step("for f in /etc/lab-*.conf; do echo new > $f; done; systemctl restart lab-restarts")
+    host.commit()
+    host.sh(
+        f"acidctl rollback {host.tx} > /dev/null 2>&1 &"
+        "until pid=$(systemctl show -P MainPID acid-agent) && [ $pid != 0 ]; do sleep 0.05; done;"
+        "until [ -e /run/reading ]; do sleep 0.02; done; kill -9 $pid; wait"
+    )
+    summary = host.rollback()
+    assert (summary["state"], summary["differs"]) == ("ABORTED", [])
+    host.sh("rm /run/reading")
+    assert compare(before, host.state()) == []
+
+
 def test_a_users_manager_that_is_ending_is_no_failure(host: Host) -> None:
     """As it is 10 seconds after the user's last login; the drop-in makes that moment long."""
     place = "/etc/systemd/system/user@.service.d"

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 
-from . import opening, protocol, recovery, retention, shutdown, states, systemd_notify
+from . import deadman, opening, protocol, recovery, retention, shutdown, states, systemd_notify
 from .boot import boot_id
 from .errors import AcidError
 from .paths import directory_of
@@ -184,6 +184,8 @@ class Agent:
         else:
             retention.release_left_reserves(self._journal)
             keep_reserve(self._journal)
+            if deadman.armed():  # by an agent that died at the transaction's end
+                self._situation.disarm()
 
     @staticmethod
     def _stored_listeners() -> dict[str, tuple[int, Slots]]:

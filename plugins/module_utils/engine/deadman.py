@@ -21,6 +21,7 @@ from .model import Transaction
 from .units import ACIDCTL, AGENT
 
 _PREFIX = "acid-agent-lease-"
+_TRANSIENT = "/run/systemd/transient"
 
 #: seconds that the agent has for itself once the lease has run out, before the timer looks after it
 GRACE = 1.0
@@ -41,6 +42,11 @@ def arm(seconds: float) -> bool:
     words += ["--on-active=%.3fs" % max(0.1, seconds), "--timer-property=AccuracySec=100ms", "--property=OOMScoreAdjust=-900"]
     words += ["--property=LogLevelMax=notice", "--property=KillMode=process", ACIDCTL, "recover", "--lease"]
     return run(words, timeout=30).ok
+
+
+def armed() -> bool:
+    """Whether there may be such a timer: systemd keeps its text here."""
+    return os.path.isdir(_TRANSIENT) and any(name.startswith(_PREFIX) for name in os.listdir(_TRANSIENT))
 
 
 def disarm() -> None:

@@ -120,9 +120,11 @@ IRREVERSIBLE = "irreversible"
 SURVIVOR = "survivor"
 MOOT = "moot"
 DIFFERS = "differs"
+#: what a probe left alone on purpose, or kept a copy of
+TOLD = "told"
 #: a daemon's socket that a step connected to: what that daemon did meanwhile may be the step's doing
 ASKED = "asked"
-NOTE_KINDS = (IRREVERSIBLE, SURVIVOR, MOOT, DIFFERS, ASKED)
+NOTE_KINDS = (IRREVERSIBLE, SURVIVOR, MOOT, DIFFERS, TOLD, ASKED)
 
 
 @dataclass(frozen=True)

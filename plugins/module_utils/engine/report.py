@@ -9,7 +9,7 @@ import typing as t
 from dataclasses import replace
 
 from .journal import Journal
-from .model import DIFFERS, IRREVERSIBLE, SURVIVOR, StepSummary, Summary
+from .model import DIFFERS, IRREVERSIBLE, SURVIVOR, TOLD, StepSummary, Summary
 from .wanted import Wanted
 
 
@@ -41,7 +41,10 @@ def summary(
         tuple(notes.get(SURVIVOR, ())),
         tuple(notes.get(DIFFERS, ())),
         round(seconds, 3),
-        {"compensations": [found.to_json() for found in known]} if (known := journal.compensations(tx)) else {},
+        {
+            **({"compensations": [found.to_json() for found in known]} if (known := journal.compensations(tx)) else {}),
+            **({"told": notes[TOLD]} if TOLD in notes else {}),
+        },
     )
     journal.set_summary(tx, result)
     return replace(result, extra={**result.extra, **extra}) if extra else result

@@ -30,7 +30,7 @@ from .drift.verdict import STOP, passengers
 from .drift.verdict import load as load_verdict
 from .errors import AcidError, JournalDamaged, ProbeFailed, StoreFull, WrongState
 from .journal import Journal
-from .model import ASKED, DIFFERS, MOOT, Savepoint, Summary, Transaction
+from .model import ASKED, DIFFERS, MOOT, TOLD, Savepoint, Summary, Transaction
 from .paths import STATE, directory_of
 from .probes.base import Circumstances, Image, Outcome, Probe
 from .probes.registry import Probes
@@ -100,7 +100,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         shutdown.mark(directory_of(tx), value.boot_id)  # the commit had synced it all
     if value.state != states.UNDO_FAILED:  # tried again: it stays that, until it is exact
         journal.set_state(tx, states.ABORTING, reason=manner.reason)
-    for kind in (DIFFERS, MOOT):
+    for kind in (DIFFERS, MOOT, TOLD):
         journal.drop_notes(tx, kind)
     store = Store(tx, durable=value.durable)
     try:
@@ -312,6 +312,7 @@ def _undo(
                 at_boot=at_boot,
                 rereads=rereads,
                 attic="%s/store/%s" % (STATE, tx),
+                memory=directory_of(tx) + "/undo.held",
             )
     outcome = Outcome()
     for probe in probes.before_files():
@@ -329,10 +330,12 @@ def _undo(
             outcome += _verify(probe, before[probe.name], about[probe.name])
     for sentence in files.differs + list(outcome.failures):
         journal.note(tx, DIFFERS, sentence)
-    for path in [*outcome.notes, *files.moot[:100]]:
+    for sentence in outcome.notes:
+        journal.note(tx, TOLD, sentence)
+    for path in files.moot[:100]:
         journal.note(tx, MOOT, path)
     if epoch == 0:
-        _ended(tx)
+        _ended(tx, exact=not files.differs and not outcome.failures)
     return list(outcome.units)
 
 
@@ -344,9 +347,11 @@ def _began(tx: str) -> int:
     return os.stat(mark).st_mtime_ns
 
 
-def _ended(tx: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(directory_of(tx) + "/undo")
+def _ended(tx: str, *, exact: bool = True) -> None:
+    """One that is not exact may be asked for again: what it has taken down and not brought back is not forgotten."""
+    for name in ("/undo.held", "/undo") if exact else ("/undo",):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(directory_of(tx) + name)
 
 
 def _half(half: t.Callable[[Image, Circumstances], Outcome], before: Image, about: Circumstances) -> Outcome:

@@ -100,8 +100,11 @@ class Situation:
         self._work.start(lambda _none: self._set_timer(lambda: deadman.arm(seconds + deadman.GRACE)), None)
 
     def disarm(self) -> None:
-        if self.journal.open_transaction() is None:
-            self._work.start(lambda _none: self._set_timer(deadman.disarm), None)
+        self._work.start(lambda _none: self._set_timer(self._disarm), None)
+
+    def _disarm(self) -> None:
+        if self.journal.open_transaction() is None:  # else it is the next one's timer
+            deadman.disarm()
 
     def _set_timer(self, way: t.Callable[[], object]) -> None:
         with self._timer:

@@ -10,7 +10,7 @@ from typing import Any
 from ..drift.verdict import load as load_verdict
 from ..history import touched
 from ..journal import Journal
-from ..model import DIFFERS, IRREVERSIBLE, MOOT, SURVIVOR, Note, StepSummary, Summary
+from ..model import DIFFERS, IRREVERSIBLE, MOOT, SURVIVOR, TOLD, Note, StepSummary, Summary
 from ..store import Store
 from ..wanted import read
 from .drift import drift_lines
@@ -19,12 +19,18 @@ from .table import columns, printable, when
 # More of a step's paths are counted, not listed.
 LISTED = 10
 #: Less than this many bytes of images are not worth a line.
-TOLD = 1 << 20
-_TITLES = {"irreversible": "Cannot be undone", "survivors": "Still running", "differs": "Not as before", "moot": "Passed over"}
+WORTH_A_LINE = 1 << 20
+_TITLES = {
+    "irreversible": "Cannot be undone",
+    "survivors": "Still running",
+    "differs": "Not as before",
+    "told": "Notes of the undo",
+    "moot": "Passed over",
+}
 
 
 def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = False) -> dict[str, Any]:
-    """The summary (docs/architecture.md) with "transaction", "savepoints", "moot", and each step with "touched": its first paths.
+    """The summary (docs/architecture.md) with "transaction", "savepoints", "told", "moot", and each step with "touched": its first paths.
 
     Raises WrongTransaction, JournalDamaged.
     """
@@ -53,6 +59,7 @@ def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = 
     if drift is not None:
         data["drift"] = drift.told(diffs=True)
     data["held"] = [] if paths is None else _held(tx.id, state_dir)
+    data["told"] = list(_notes(journal.notes(tx.id, TOLD)))
     data["moot"] = list(_notes(journal.notes(tx.id, MOOT)))
     for step, shown in zip(steps, data["steps"]):
         found = [] if paths is None else paths.get(step.n, [])
@@ -71,7 +78,7 @@ def _held(tx: str, state_dir: str) -> list[dict[str, Any]]:
     store = Store(tx, state=state_dir)
     try:
         store.adopt_all(read(os.path.join(state_dir, "tx", tx)).file_systems.values())
-        return [{"path": os.fsdecode(point), "bytes": size} for point, size in sorted(store.room.held().items()) if size >= TOLD]
+        return [{"path": os.fsdecode(point), "bytes": size} for point, size in sorted(store.room.held().items()) if size >= WORTH_A_LINE]
     finally:
         store.close()
 

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--days", type=float, default=None)
     verb("health", _health, "Whether this host can have a transaction.")
     verb("install", _install, "Write and enable the systemd units.")
-    verb("uninstall", _uninstall, "Remove the systemd units; refused while a transaction is open.")
+    verb("uninstall", _uninstall, "Remove the systemd units; refused while a transaction is open, or not undone.")
     verb("agent", _agent, "Run the agent in the foreground (systemd does this).")
     from . import views
 
@@ -203,9 +203,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     answer = client.start_and_ask(wish, may_repeat=lambda: True)
     if answer.get("error", {}).get("class") == FormatUnknown.kind:
         return _by_this_engine(arguments, str(request.get("tx", "")), answer)
-    if "error" not in answer and not arguments.json:
-        return _ended(arguments, Summary.from_json(answer))
-    return show(arguments, answer)
+    return show(arguments, answer) if "error" in answer else _ended(arguments, Summary.from_json(answer))
 
 
 def _by_this_engine(arguments: argparse.Namespace, tx: str, answer: Answer) -> int:
@@ -230,6 +228,8 @@ def _ended(arguments: argparse.Namespace, done: Summary) -> int:
         say("%s: %s, %d paths, %.2f s" % (done.tx, done.state, done.paths, done.seconds))
         for sentence in done.differs:
             say("  differs: %s" % sentence)
+        for sentence in done.extra.get("told", ()):
+            say("  note: %s" % sentence)
     return 0 if done.state != states.UNDO_FAILED else 25
 
 
@@ -311,6 +311,10 @@ def _uninstall(arguments: argparse.Namespace) -> int:
         value = journal.open_transaction()
         if value is not None:
             raise WrongState("Transaction %s is %s." % (value.id, value.state), hint="End it first: acidctl rollback.")
+        for ended in journal.transactions():
+            if ended.state == states.UNDO_FAILED:
+                hint = "Its images would go too: finish it (acidctl rollback %s), or accept the host as it is (acidctl resolve %s)."
+                raise WrongState("Transaction %s is not undone." % ended.id, hint=hint % (ended.id, ended.id))
         for ended in journal.transactions():
             if ended.images:
                 retention.drop(journal, ended)

@@ -36,6 +36,7 @@ class Circumstances:
     `attic`: a directory for trees that have to go and may hold somebody's data; empty: they are deleted.
     `at_boot`: PID 1 is still starting the system, so nobody may wait for one of its jobs.
     `rereads`: managers of units may have read files that are put back.
+    `memory`: a file in which an attempt leaves word for the next one, in case it dies; empty: there is none.
     """
 
     windows: tuple[tuple[int, int], ...] = ()
@@ -47,6 +48,7 @@ class Circumstances:
     at_boot: bool = False
     rereads: bool = True
     attic: str = ""
+    memory: str = ""
 
     def by_a_step(self, ns: int) -> bool:
         """Whether something that happened at `ns` (CLOCK_REALTIME) can be a step's doing."""

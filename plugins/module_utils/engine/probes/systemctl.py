@@ -39,10 +39,10 @@ class Systemctl:
         # Of another user's manager not even root may ask anything.
         return ["setpriv", f"--reuid={self.uid}", "--regid", str(pwd.getpwuid(self.uid).pw_gid), "--clear-groups", *place]
 
-    def units(self, *, inactive: bool = False) -> dict[str, Unit]:
-        """Those that a probe may ever act on. `inactive`: also those, with their times; PID 1 takes 2 ms for each. ProbeFailed."""
-        states = [] if inactive else [f"--state={','.join(NOT_INACTIVE)}"]
-        shown = self.ask("show", f"--type={','.join(KINDS)}", *states, f"--property={','.join(PROPERTIES)}", "*", timeout=QUERY)
+    def units(self) -> dict[str, Unit]:
+        """Those that a probe may ever act on, but the inactive ones: systemd forgets them, and their times, when it likes. ProbeFailed."""
+        kinds, states = f"--type={','.join(KINDS)}", f"--state={','.join(NOT_INACTIVE)}"
+        shown = self.ask("show", kinds, states, f"--property={','.join(PROPERTIES)}", "*", timeout=QUERY)
         if not shown.ok:
             raise ProbeFailed(f"systemd does not say which units there are: {shown.complaint}.", hint="Try `systemctl list-units`.")
         return {name: unit for name, unit in parse(shown.out).items() if concerns(name)}

@@ -29,13 +29,13 @@ class UnitUndo:
         self._handled: frozenset[str] = frozenset()
 
     def stop(self, circumstances: Circumstances) -> Outcome:
-        now = self._manager.units(inactive=True)
+        now = self._manager.units()
         moved = self._moved(now, circumstances)
         born = [name for name in moved.stop if not now[name].down and not name.endswith(".slice")]
         held = [name for name in moved.restart if not now[name].down and not self._in_one_go(name)]
+        self._held = self._remember(held, circumstances.memory)
         if not born and not held:
             return NOTHING
-        self._held = frozenset(held)
         done = self._manager.ask("stop", "--", *born, *held)
         then = self._manager.units()
         self._taken_down |= frozenset(name for name, unit in now.items() if unit.up and then.get(name, ABSENT).down and name not in born)
@@ -48,7 +48,7 @@ class UnitUndo:
 
     def bring_back(self, circumstances: Circumstances) -> Outcome:
         """When systemd has read its unit files again."""
-        now = self._manager.units(inactive=True)
+        now = self._manager.units()
         moved = self._moved(now, circumstances)
         outcome = NOTHING
         late = [name for name in moved.stop if not now[name].down and not name.endswith(".slice")]
@@ -74,7 +74,7 @@ class UnitUndo:
         return outcome + self._verdict(again + restart, now if outcome == NOTHING else self._manager.units())
 
     def differences(self, now: Units, circumstances: Circumstances) -> list[str]:
-        """Sentences on what is not as before. `now` may be without the inactive ones."""
+        """Sentences on what is not as before."""
         clock = _clock(circumstances, since=None)
         ours = None if self._left is None else moves(self._was, self._left).names
         moved = moves(self._was, now, clock=None if ours is not None else clock, rebooted=circumstances.rebooted)
@@ -107,15 +107,20 @@ class UnitUndo:
             return found._replace(
                 stop=tuple(name for name in found.stop if name in now),
                 # What is down was stopped by somebody since the commit, or by this undo.
-                restart=tuple(name for name in found.restart if not now.get(name, ABSENT).down or self._is_held(name, now, circumstances)),
+                restart=tuple(name for name in found.restart if not now.get(name, ABSENT).down or name in self._held),
             )
         return moves(self._was, now, clock=_clock(circumstances, since=circumstances.since), rebooted=circumstances.rebooted)
 
-    def _is_held(self, name: str, now: Units, circumstances: Circumstances) -> bool:
-        unit = now.get(name, ABSENT)
-        return name in self._held or bool(
-            unit.times[-1] and circumstances.since and unit.times[-1] * 1000 + _offset() >= circumstances.since
-        )
+    def _remember(self, held: list[str], memory: str) -> frozenset[str]:
+        """And what attempts that died have held: written before it is stopped, since systemd may forget what is down with its times."""
+        known = set(held)
+        if memory:
+            mine = f"{self._manager.uid} "
+            with open(memory, "a+", encoding="utf-8") as file:
+                file.seek(0)
+                known |= {line[len(mine) : -1] for line in file if line.startswith(mine) and line.endswith("\n")}
+                file.writelines(f"{mine}{name}\n" for name in held)
+        return frozenset(known)
 
     def _in_one_go(self, name: str) -> bool:
         return kept_up(name) or self._was[name].transient
