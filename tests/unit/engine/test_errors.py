@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from engine import errors
 
@@ -13,6 +15,12 @@ def test_each_class_has_a_kind_and_an_exit_code_of_its_own() -> None:
     assert len({cls.exit_code for cls in CLASSES}) == len(CLASSES)
     assert [cls.__name__ for cls in CLASSES if not (10 <= cls.exit_code <= 60 or cls is errors.StepRefused)] == []
     assert errors.StepRefused.exit_code == 97
+
+
+def test_the_page_for_operators_names_each() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text()
+    rows = {cls.kind: f"| {cls.exit_code} | `{cls.kind}` | {(cls.__doc__ or '').splitlines()[0]} |\n" for cls in CLASSES}
+    assert [kind for kind, row in rows.items() if row not in page] == []
 
 
 @pytest.mark.parametrize("cls", CLASSES)
