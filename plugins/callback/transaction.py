@@ -16,9 +16,9 @@ description:
   - When a host fails or becomes unreachable, it is taken back to what it was before the play; the other hosts keep their changes.
   - A play turns it off with the variable C(acid_transaction=false), or sets options with C(acid_transaction) as a mapping.
   - Where a transaction cannot be had (no root, no suitable Python, a connection that cannot carry it) the host fails before its first task.
-  - A play that begins with C(raw) or C(script) tasks and gathers no facts may put Python on its hosts; those tasks run without protection, with a
-    warning, and the transaction begins with the first task that needs Python. Not with O(irreversible=deny).
-  - The variable C(acid_capture) with the value V(none) on a task runs it without before-images; it counts as irreversible.
+  - A play that begins with C(raw) or C(script) and gathers no facts may put Python on its hosts. Those tasks run without protection, with
+    a warning, and the transaction begins with the first task that needs Python. Not with O(irreversible=deny).
+  - The variable C(acid_capture) with the value V(none) on a task runs it without before-images. That counts as irreversible.
   - The variable C(acid_savepoint) on a block or task sets a savepoint before the first task that carries it; M(acid.host.tx_rollback) in a
     C(rescue) goes back to it.
   - The variable C(acid_compensate) on a task is a task, or a list of tasks, that undoes what of it is out of the host's reach.

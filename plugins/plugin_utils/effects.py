@@ -24,7 +24,7 @@ import yaml
 BUILT_IN = Path(__file__).with_name("effects.yml")
 
 # What happens instead of files changing. `none`: nothing that would have to be undone.
-NONE = "none"
+NONE, BOOT = "none", "boot"
 EFFECTS: Mapping[str, str] = {
     NONE: "it only looks",
     "remote": "another machine",
@@ -32,7 +32,7 @@ EFFECTS: Mapping[str, str] = {
     "database": "contents of a database",
     "message": "a message to people",
     "device": "a disk or a device, past the file systems",
-    "boot": "a boot",
+    BOOT: "a boot",
 }
 
 KEYS: Mapping[str, Mapping[str, type]] = {

@@ -49,7 +49,7 @@ def undo_of(task: Any, hosts: Collection[str], *, connection: str = "") -> Undo:
         return Undo(COMPENSATION, _names_of(variables["acid_compensate"]))
     if found is not None and found.effect == effects.NONE:
         return Undo(NOTHING, "it only looks")
-    if found is not None and found.effect == "boot" and not outside and module != REBOOT:
+    if found is not None and found.effect == effects.BOOT and not outside and module != REBOOT:
         return Undo(REFUSED, "it belongs into a play of its own, with 'acid_transaction: false'")
     on = f" on {target} (delegate_to)" if outside else ""
     if found is not None:

@@ -271,6 +271,11 @@ def _meet_declared(handler: Any, own: OpenTransaction, where: Where, *, ledger: 
         return True
     if found is None:
         return False
+    if found.effect == effects.BOOT and action_name(task) != special_tasks.REBOOT and not where.outside:
+        raise AnsibleActionFail(
+            f"{action_name(task)} belongs into a play of its own, with 'acid_transaction: false': the host would undo the transaction "
+            "when it boots. Nothing was sent."
+        )
     fence.meet(fence.what_is_declared(task, found, where.outside), own, ledger=ledger, advice="Give it 'acid_compensate'.")
     return True
 

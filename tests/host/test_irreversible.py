@@ -151,3 +151,22 @@ def test_a_refusal_that_the_program_ignores_stops_the_next_step_and_one_that_the
     last = warm_hosts.play(TRACED.partition("    - name: the next one")[0], *call("ipcmk -Q || true"), ACID_IRREVERSIBLE="deny")
     assert last.rc == 2 and last.outcome("h1") == "rolled back" and "commit failed: " in last.recap, last.recap
     assert warm_hosts.ssh("h1", QUEUES, check=False) == "0\n"
+
+
+SHUTDOWN = """
+- hosts: h1
+  gather_facts: false
+  tasks:
+    - copy: {content: "x\\n", dest: /etc/before-it, mode: "0644"}
+    - name: good night
+      community.general.shutdown: {delay: 0}
+"""
+
+
+def test_a_shutdown_in_a_transaction_is_not_sent(warm_hosts):
+    """The host would undo the transaction when it boots."""
+    boot = warm_hosts.ssh("h1", "cat /proc/sys/kernel/random/boot_id")
+    run = warm_hosts.play(SHUTDOWN)
+    assert run.rc == 2 and run.outcome("h1") == "rolled back", run.stdout
+    assert "community.general.shutdown belongs into a play of its own" in " ".join(run.stdout.split())
+    assert warm_hosts.ssh("h1", "cat /proc/sys/kernel/random/boot_id; ls /etc/before-it 2>/dev/null", check=False) == boot
