@@ -96,6 +96,10 @@ summary:
       description: What differs from before, and compensations that have not succeeded.
       type: list
       elements: str
+    told:
+      description: What the undo left alone on purpose, or kept a copy of. Left out where there is nothing.
+      type: list
+      elements: str
     compensations:
       description: >-
         The compensations of the transaction, each with C(name), C(state), C(attempts) and C(reason). Left out where there are none.
