@@ -95,7 +95,7 @@ def _end(host: Host) -> None:
         (group / "cgroup.kill").write_text("1", encoding="ascii")
         until(
             lambda: "populated 0" in (group / "cgroup.events").read_text(encoding="ascii"),
-            seconds=15,
+            seconds=30,
             what=f"end of the processes of {host.name}",
         )
         for path in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
@@ -104,7 +104,7 @@ def _end(host: Host) -> None:
     network.detach(host)
     if host.fs != "btrfs" and host.disk.exists():
         # The mount went with the last process of its namespace; its loop device detaches itself a moment later.
-        until(lambda: not run(["losetup", "-j", str(host.disk)]).stdout.strip(), seconds=15, what=f"end of the loop device of {host.disk}")
+        until(lambda: not run(["losetup", "-j", str(host.disk)]).stdout.strip(), seconds=30, what=f"end of the loop device of {host.disk}")
 
 
 def cut(host: Host) -> Host:

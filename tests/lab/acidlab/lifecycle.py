@@ -18,11 +18,11 @@ PORT = 8080
 
 def up(name: str, *, count: int, fs: str, prefix: str, image_name: str) -> list[Host]:
     """Add running hosts to the lab (made if it is not there); returns when all answer and have finished booting."""
+    lab = registry.claim_lab(name)  # first: from now on no other lab's `down` is the last, which takes away what is mounted here
     machine.raise_limits()
     pool.open_pool()
     image.build(image_name)
     hosts.mount_cgroup()
-    lab = registry.claim_lab(name)
     (lab.run / "cm").mkdir(parents=True, exist_ok=True)
     with pool.lock(f"lab-{name}"):
         network.add_bridge(lab)
@@ -71,10 +71,9 @@ def down(name: str) -> None:
     shutil.rmtree(lab.images, ignore_errors=True)
     with pool.lock("registry"):
         shutil.rmtree(lab.run)
-        last = not registry.labs()
-    if last:
-        run(["umount", str(RUN / "cgroup")], check=False)
-        pool.close_pool()
+        if not registry.labs():  # and none is claimed before this is done
+            run(["umount", str(RUN / "cgroup")], check=False)
+            pool.close_pool()
 
 
 def inventory(lab: Lab) -> dict[str, object]:

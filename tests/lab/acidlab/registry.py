@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -22,10 +23,11 @@ def _write(path: Path, value: object) -> None:
 
 
 def labs() -> list[Lab]:
-    return [
-        Lab(name=path.parent.name, subnet=json.loads(path.read_text(encoding="utf-8"))["subnet"])
-        for path in sorted(RUN.glob("labs/*/lab.json"))
-    ]
+    found = []
+    for path in sorted(RUN.glob("labs/*/lab.json")):
+        with contextlib.suppress(FileNotFoundError):  # its `down` has come in between
+            found.append(Lab(name=path.parent.name, subnet=json.loads(path.read_text(encoding="utf-8"))["subnet"]))
+    return found
 
 
 def find_lab(name: str) -> Lab:

@@ -43,7 +43,7 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def kill_process(pid: int, started: str, *, seconds: float = 10) -> None:
+def kill_process(pid: int, started: str, *, seconds: float = 30) -> None:
     """SIGKILL exactly that process and wait for its end."""
     try:
         pidfd = os.pidfd_open(pid)

@@ -82,7 +82,7 @@ def _members(group: Path) -> list[int]:
     return found
 
 
-def wait_ssh(host: Host, *, seconds: float = 30) -> None:
+def wait_ssh(host: Host, *, seconds: float = 120) -> None:
     def probe() -> bool:
         if start_time(host.keeper) != host.keeper_started:
             raise LabError(f"host {host.name} ended while booting; last words in {host.log}")
