@@ -61,7 +61,7 @@ class Recorder:
         self.n = step.n
         self.log.append(EpochStarted(step.epoch, step.n))
         # The kernel stamps births with the time of its last tick.
-        time.sleep(0.02)
+        time.sleep(0.1)
         return step.n
 
     def _handle(self, path: Path) -> bytes:
@@ -195,7 +195,7 @@ def journal(place: Path):
 
 @pytest.fixture
 def step(journal: Journal, place: Path, data: Path) -> Recorder:
-    time.sleep(0.02)
+    time.sleep(0.1)
     return recorder(journal, place)
 
 

@@ -47,9 +47,9 @@ def test_a_program_that_is_missing_is_an_answer() -> None:
 def test_too_slow_ends_the_whole_session(tmp_path) -> None:
     mark = tmp_path / "pid"
     start = time.monotonic()
-    done = commands.run(["sh", "-c", f"sleep 60 & echo $! > {mark}; wait"], timeout=0.5)
+    done = commands.run(["sh", "-c", f"sleep 60 & echo $! > {mark}; wait"], timeout=2)
     assert done.code == commands.TOO_SLOW
-    assert "0.5 seconds" in done.complaint
+    assert "2 seconds" in done.complaint
     assert time.monotonic() - start < 10
     child = int(mark.read_text())
     deadline = time.monotonic() + 5

@@ -9,27 +9,28 @@ from engine.drift.ends import DURING, LATER, OURS, Ends, Now, StepTimes
 from engine.drift.groups import parse_dpkg, parse_pacman
 from engine.drift.mergeable import LINES, ROWS, SUDOERS, kind_of
 from engine.records import Sealed, UndoRun
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+PATIENT = settings(database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXT = st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), max_size=6).map(lambda found: b"".join(line + b"\n" for line in found))
 UNIQUE = st.dictionaries(st.sampled_from([b"a", b"b", b"c", b"d"]), st.sampled_from([b"1", b"2", b"3"]))
 ROW_TEXT = UNIQUE.map(lambda found: b"".join(b"%s:%s\n" % pair for pair in found.items()))
 
 
-@settings(database=None)
+@PATIENT
 @given(TEXT, TEXT)
 def test_lines_without_a_change_by_others_are_as_before(left: bytes, before: bytes) -> None:
     assert lines.merge(left, before, left) == before
 
 
-@settings(database=None)
+@PATIENT
 @given(TEXT, TEXT)
 def test_lines_that_the_step_did_not_change_are_the_others(left: bytes, present: bytes) -> None:
     assert lines.merge(left, left, present) == present
 
 
-@settings(database=None)
+@PATIENT
 @given(TEXT, TEXT, TEXT)
 def test_lines_merged_again_stay(left: bytes, before: bytes, present: bytes) -> None:
     """Only what is there in all cases: no line comes from nowhere."""
@@ -45,7 +46,7 @@ def test_lines_of_both_side_by_side() -> None:
     assert lines.merge(b"a\nstep", b"a", b"a\nstep\nadmin") == b"a\nadmin\n"
 
 
-@settings(database=None)
+@PATIENT
 @given(ROW_TEXT, ROW_TEXT)
 def test_rows_without_a_change_by_others_are_as_before(left: bytes, before: bytes) -> None:
     merged = rows.merge(left, before, left)
@@ -53,7 +54,7 @@ def test_rows_without_a_change_by_others_are_as_before(left: bytes, before: byte
     assert sorted(merged.data.splitlines()) == sorted(before.splitlines())
 
 
-@settings(database=None)
+@PATIENT
 @given(ROW_TEXT, ROW_TEXT, ROW_TEXT)
 def test_rows_each_by_itself(left: bytes, before: bytes, present: bytes) -> None:
     merged = rows.merge(left, before, present)

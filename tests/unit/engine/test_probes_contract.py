@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -70,12 +70,17 @@ def test_discarding_keeps_what_is_kept(probe: Probe) -> None:
         assert probe.compare(image, captured(probe)) == []
 
 
+def cpu_time() -> float:
+    """Its own and its children's: what others do beside it is no matter."""
+    return sum(os.times()[:4])
+
+
 def test_capturing_is_cheap(probe: Probe) -> None:
     if not probe.check():
         probe.capture()
-        start = time.monotonic()
+        start = cpu_time()
         probe.capture()
-        assert time.monotonic() - start < 2.0, "far from what is wanted, on any machine"
+        assert cpu_time() - start < 2.0, "far from what is wanted, on any machine"
 
 
 def test_every_probe_is_registered_in_both_halves_and_documented() -> None:

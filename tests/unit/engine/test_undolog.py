@@ -83,14 +83,14 @@ SOME: list[Image] = [EpochStarted(0, 0), FileSystemSeen(1, 259 << 32, b"ext4", b
 ]
 
 
-@settings(database=None)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, database=None)
 @given(RECORDS)
 def test_a_record_comes_back_as_it_was(record: Image) -> None:
     kind, payload = records.encode(record)
     assert records.decode(kind, payload) == record
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, database=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, database=None)
 @given(st.lists(RECORDS, max_size=12))
 def test_a_log_comes_back_as_it_was(sandbox: Path, records: list[Image]) -> None:
     assert read(written(Path(tempfile.mkdtemp(dir=sandbox)), records)) == records
