@@ -183,7 +183,7 @@ class Transaction:
         if not changed:
             return
         path = self._chosen.choice(changed)
-        time.sleep(0.05)  # the agent hears that the step's last process has ended a moment after it has
+        time.sleep(0.5)  # the agent hears that the step's last process has ended a moment after it has, on a busy machine a longer one
         with open(f"{undo_random.BASE}/{path}", "r+b") as f:
             f.write(b"theirs")
         say(event="others", path=path, seen=tree.look(undo_random.BASE)[path])

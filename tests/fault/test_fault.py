@@ -47,7 +47,9 @@ def test_a_little_of_each_programme(runner: Runner, programme: str, fs: str, cou
     seed = random.SystemRandom().randrange(1, 1 << 28)
     result = runner.run(programme, fs, seed=seed, seconds=60, count=count)
     assert result.good, f"{programme} {fs} --seed {seed}: {result.died}" + "\n".join(json.dumps(wrong) for wrong in result.wrong)
-    assert result.counts["points"] >= count // 2, f"too few faults were met to show anything: {result.counts}"
+    # Of these two every fifth meets nothing, by its seed: of so few, fewer than half would now and then.
+    least = count // 4 if programme in ("inodes", "others") else count // 2
+    assert result.counts["points"] >= least, f"too few faults were met to show anything: {result.counts}"
 
 
 @pytest.mark.parametrize(("programme", "fs", "seed"), [("cut", "xfs", 176647425), ("error", "ext4", 122516457)])

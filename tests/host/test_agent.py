@@ -28,11 +28,11 @@ def killed_in_a_step(rig: Rig, after: float) -> None:
     before = rig.look()
     rig.begin()
     rig.step("echo before > first; rm d40/5")
-    rig.start(f"sleep {after:.3f}; {KILL}")
-    start = time.monotonic()
-    rig.step(WORK, good=None, seconds=60)
-    assert time.monotonic() - start < 50, "a call hung"
-    commit = rig.ctl("commit", tx=rig.tx, token=rig.token, steps=[])
+    with rig.killing(after):
+        start = time.monotonic()
+        rig.step(WORK, good=None, seconds=60)
+        assert time.monotonic() - start < 50, "a call hung"
+        commit = rig.ctl("commit", tx=rig.tx, token=rig.token, steps=[])
     if commit.code == 0:  # the step was faster
         assert rig.sh("[ ! -e sym ] && [ -e e40/new/f ] && echo whole").out == "whole\n", "committed, though the step was torn"
         assert rig.ctl("rollback", tx=rig.tx).json["differs"] == []
@@ -110,8 +110,8 @@ def test_killed_in_a_rollback(rig: Rig) -> None:
     for after in (0.01, 0.05):
         rig.begin()
         rig.step(WORK)
-        rig.start(f"sleep {after}; {KILL}")
-        rig.ctl("rollback", tx=rig.tx, token=rig.token)
+        with rig.killing(after):
+            rig.ctl("rollback", tx=rig.tx, token=rig.token)
         rig.wait_for("ABORTED")
         assert rig.changed(before) == []
 
@@ -142,10 +142,10 @@ def test_the_lease(rig: Rig) -> None:
     """Without a word from the controller the host rolls back by itself; a step that runs is a word."""
     rig.sh(TREE)
     before = rig.look()
-    rig.begin(confirm_timeout=2)
-    rig.step("rm -r d1; sleep 3; echo x > d2/1")
+    rig.begin(confirm_timeout=4)
+    rig.step("rm -r d1; sleep 5; echo x > d2/1")
     assert rig.state_now() == "ACTIVE"
-    rig.wait_for("ABORTED", 15)
+    rig.wait_for("ABORTED", 17)
     assert rig.changed(before) == []
     done = rig.run(*rig.argv(["touch", f"{rig.root}/late"]))
     assert done.code == 97

@@ -290,7 +290,7 @@ def test_a_damaged_journal(rig: Rig) -> None:
         for damage in ("f.write(b'x' * 5000)", "f.truncate(3000)", "f.seek(-5000, 2); f.write(b'x' * 4000)"):
             rig.sh(f"python3 -c \"f = open('{STATE}/journal.db', 'r+b'); {damage}\"; rm -f {STATE}/journal.db-*")
             refused(rig.try_begin(), "journal-damaged", f"{STATE}/journal.db")
-            rig.sh(f"rm -f {STATE}/journal.*; cp -a /root/aside/journal* {STATE}/")
+            rig.sh(f"systemctl stop acid-agent; rm -f {STATE}/journal.*; cp -a /root/aside/journal* {STATE}/")
     finally:
         rig.sh(
             f"systemctl stop acid-agent; rm -f {STATE}/journal.*; mv /root/aside/journal* {STATE}/; rmdir /root/aside; "

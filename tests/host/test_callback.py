@@ -256,15 +256,18 @@ def wait_for(true, *, seconds: float = 30) -> bool:
 
 def test_a_busy_host_says_who_holds_it(warm_hosts):
     hosts = warm_hosts
-    slow = "- hosts: h1\n  gather_facts: false\n  tasks:\n    - command: sleep 8\n"
+    wait = "timeout 120 sh -c 'until [ -e /run/go ]; do sleep 0.1; done'"
+    slow = f"- hosts: h1\n  gather_facts: false\n  tasks:\n    - command: {wait}\n"
     first = subprocess.Popen(
         hosts.command(slow), cwd=hosts.folder, env=hosts.environment(callback=True), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        assert wait_for(lambda: hosts.ssh("h1", "pgrep -x sleep"), seconds=20)
+        assert wait_for(lambda: hosts.ssh("h1", "pgrep -x timeout"), seconds=60)
         run = hosts.play(slow)
     finally:
+        hosts.ssh("h1", "touch /run/go")
         assert first.wait() == 0
+        hosts.ssh("h1", "rm /run/go")
     assert run.rc == 2
     assert run.outcome("h1") == "not begun"
     assert f"ansible[{first.pid}]" in run.recap

@@ -138,12 +138,12 @@ def next_one(driver: Driver, session: str, **more: str) -> dict[str, Any]:
 def test_a_claim_keeps_others_out_until_it_ends(rig: Rig) -> None:
     driver = Driver(rig, own=True)
     rig.begin()
-    compensated(driver, "one", "two", seconds=-8)  # 2 seconds
+    compensated(driver, "one", "two", seconds=-4)  # 6 seconds
     mine = next_one(driver, "a")["compensate"]
     assert mine["id"] == "two"
     assert next_one(driver, "b")["busy"]["name"] == "two"
     assert rig.ctl("commit", tx=rig.tx, token=rig.token, steps=[]).code != 0
-    rig.sh("sleep 2.1")
+    rig.sh("sleep 6.1")
     theirs = next_one(driver, "b")["compensate"]
     assert (theirs["id"], theirs["attempts"]) == ("two", 1)
     assert driver.report(mine, "late, and failed")["state"] == "RUNNING"
@@ -151,7 +151,7 @@ def test_a_claim_keeps_others_out_until_it_ends(rig: Rig) -> None:
     assert driver.report(theirs, "not today")["state"] == "PAID"
     assert next_one(driver, "a")["compensate"]["id"] == "one"
     assert next_one(driver, "b")["busy"]["name"] == "one"
-    rig.sh("sleep 2.1")
+    rig.sh("sleep 6.1")
     one = next_one(driver, "b")["compensate"]
     driver.report(one, "")
     assert next_one(driver, "b")["state"] == "ABORTED"

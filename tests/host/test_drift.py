@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "engine"))
 
-from drifting import FILES, admin, begun, drift, forced, kept, only, stopped
+from drifting import FILES, admin, begun, drift, forced, in_a_step, kept, only, stopped
 from fixtures import any_rig, rig, rigs  # noqa: F401
 from rig import Rig
 
@@ -163,8 +163,7 @@ def test_a_service_that_fills_a_directory(rig: Rig) -> None:
 def test_during_another_step(rig: Rig) -> None:
     """A daemon that the step asked, or an administrator: nobody can tell. It is undone, and a copy is kept."""
     before = begun(rig, "echo step > one; rm two")
-    rig.start("sleep 0.4; echo other >> one")
-    rig.step("sleep 0.8")
+    in_a_step(rig, "echo other >> one")
     summary = rig.rollback()
     assert kept(rig, summary, "one") == "step\nother\n"
     assert rig.changed(before) == []

@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "engine"))
 
-from drifting import KILL, admin, drift, kept, only, state_of, stopped, wait_for
+from drifting import admin, drift, in_a_step, kept, only, state_of, stopped, wait_for
 from fixtures import rig, rigs  # noqa: F401
 from rig import Rig
 
@@ -171,11 +171,10 @@ def test_killed_in_a_rollback_with_drift(rig: Rig, after: float) -> None:
     before = rig.look()
     rig.begin()
     rig.step("for n in $(seq 30); do rm d$n/1; mv d$n/2 d$n/x; echo more >> d$n/3; chmod 600 d$n/4; done")
-    rig.start("sleep 0.3; echo other >> d7/3")
-    rig.step("sleep 0.8")
+    in_a_step(rig, "echo other >> d7/3")
     admin(rig, "echo admin >> d1/3; chmod 640 d2/4; echo admin > d3/1; chmod 1755 d5; chown 3 d6/5")
-    rig.start(f"sleep {after}; {KILL}")
-    rig.ctl("rollback", tx=rig.tx, token=rig.token)
+    with rig.killing(after):
+        rig.ctl("rollback", tx=rig.tx, token=rig.token)
     wait_for(rig, "UNDO_FAILED")
     summary = rig.ctl("show", rig.tx).json
     assert drift(summary, "left") == ["d1/3", "d2/4", "d3/1", "d5"]
@@ -186,8 +185,8 @@ def test_killed_in_a_rollback_with_drift(rig: Rig, after: float) -> None:
     only(before, left_there, theirs)
     assert (left_there["d5"]["mode"], left_there["d6/5"]["uid"]) == ("0o41755", 3)
     assert rig.sh("tail -1 d1/3; cat d3/1; stat -c %a d2/4").out == "admin\nadmin\n640\n"
-    rig.start(f"sleep {after}; {KILL}")
-    rig.ctl("rollback", tx=rig.tx, on_drift="force")
+    with rig.killing(after):
+        rig.ctl("rollback", tx=rig.tx, on_drift="force")
     wait_for(rig, "ABORTED", "UNDO_FAILED")
     rig.ctl("rollback", tx=rig.tx, on_drift="force")
     assert state_of(rig) == "ABORTED"

@@ -22,37 +22,49 @@ def timers(rig: Rig) -> list[str]:
     return rig.sh("systemctl list-units --all --plain --no-legend 'acid-agent-lease-*.timer' | awk '{print $1}'").out.split()
 
 
-def rolls_back_in_time(rig: Rig, lease: float) -> None:
-    start = time.monotonic()
-    rig.wait_for("ABORTED", lease + LATE)
-    assert time.monotonic() - start > lease - 2.5, "it did not wait for its lease to end"
+def timers_become(rig: Rig, count: int) -> None:
+    """The agent sets and stops them beside what it answers."""
+    end = time.monotonic() + 20
+    while len(timers(rig)) != count and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(timers(rig)) == count
+
+
+def rolls_back_in_time(rig: Rig, limit: float = LATE) -> None:
+    """By the journal's own times: how long a busy machine takes to look is no part of it. A host's clocks are this machine's."""
+    deadline = rig.listed()["deadline"]
+    rig.wait_for("ABORTED", 60)
+    late = rig.listed()["ended_ns"] / 1e9 - (time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)) - deadline
+    assert late > 0, "it did not wait for its lease to end"
+    assert late < limit
 
 
 def test_a_step_without_heartbeat_holds_it_and_one_with_does_not(rig: Rig) -> None:
     before = rig.look()
-    rig.begin(confirm_timeout=2, heartbeat=True)
+    rig.begin(confirm_timeout=4, heartbeat=True)
     words = rig.argv(["sh", "-c", f"echo x > {rig.root}/x; sleep 61"])
     rig.start(" ".join(f"'{word}'" for word in words))
-    rolls_back_in_time(rig, 2)
+    rig.sh("until pgrep -fx 'sleep 61'; do sleep 0.05; done")  # its begin is the last word
+    rolls_back_in_time(rig)
     assert rig.changed(before) == []
     assert rig.sh("pgrep -fx 'sleep 61'", good=False).out == "", "the step's process outlived its transaction"
 
 
 def test_extended_and_cancelled(rig: Rig) -> None:
-    rig.begin(confirm_timeout=1)
-    assert rig.ctl("confirm", rig.tx, "--extend", "5").json["left"] > 4
+    rig.begin(confirm_timeout=3)
+    assert rig.ctl("confirm", rig.tx, "--extend", "30").json["left"] > 25
     rig.step("true")  # does not cut it short
-    time.sleep(2.5)
+    time.sleep(4.5)
     assert rig.state_now() == "ACTIVE"
     assert rig.ctl("confirm", rig.tx, "--cancel").json["left"] is None
     rig.step("true")  # does not end it
     rig.savepoint("sealed")  # an agent's death in a step would doom the transaction
     rig.sh(KILL)  # nor does another agent
-    time.sleep(4)
+    time.sleep(6)
     assert rig.state_now() == "ACTIVE"
     rig.step("echo x > x")
     rig.sh("acidctl confirm")
-    rig.wait_for("ABORTED", 1 + LATE)
+    rig.wait_for("ABORTED", 3 + LATE)
 
 
 def test_confirm_needs_the_right_transaction(rig: Rig) -> None:
@@ -65,7 +77,7 @@ def test_confirm_needs_the_right_transaction(rig: Rig) -> None:
 def test_the_deadline_survives_the_agent(rig: Rig) -> None:
     """An agent that dies again and again must not renew it."""
     before = rig.look()
-    rig.begin(confirm_timeout=4)
+    rig.begin(confirm_timeout=6)
     rig.step("echo x > x")
     rig.savepoint("sealed")
     start = time.monotonic()
@@ -73,7 +85,7 @@ def test_the_deadline_survives_the_agent(rig: Rig) -> None:
         time.sleep(0.8)
         rig.sh(KILL, good=False)
     assert rig.state_now() == "ACTIVE"
-    rig.wait_for("ABORTED", 4 + LATE - (time.monotonic() - start))
+    rig.wait_for("ABORTED", 6 + LATE - (time.monotonic() - start))
     assert rig.changed(before) == []
 
 
@@ -82,9 +94,10 @@ def test_the_deadline_survives_the_agent(rig: Rig) -> None:
 )
 def test_the_timer_behind_the_agent(rig: Rig, what: str) -> None:
     before = rig.look()
-    rig.begin(confirm_timeout=3)
+    timers_become(rig, 0)
+    rig.begin(confirm_timeout=5)
+    timers_become(rig, 1)
     rig.step("echo x > x; mkdir d; touch d/y")
-    assert len(timers(rig)) == 1
     if what == "stopped":
         rig.sh("systemctl stop acid-agent")
     elif what == "hung":
@@ -95,7 +108,8 @@ def test_the_timer_behind_the_agent(rig: Rig, what: str) -> None:
             "; printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' > broken.conf; systemctl daemon-reload; " + KILL
         )
     try:
-        rolls_back_in_time(rig, 3)
+        # From 1 s after the deadline on a hung agent is asked twice, for 1.5 s each time, before it is killed: that alone takes 4 s.
+        rolls_back_in_time(rig, 8 if what == "hung" else LATE)
     finally:
         rig.sh("rm -rf /run/systemd/system/acid-agent.service.d; systemctl daemon-reload; systemctl reset-failed acid-agent; true")
     assert rig.changed(before) == []
@@ -122,14 +136,14 @@ def test_a_client_that_hangs_does_not_hold_the_lease(rig: Rig) -> None:
         "import socket, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect('/run/acid/agent.sock'); time.sleep(15)"
     )
     rig.start(f'python3 -c "{hang}"')
-    rolls_back_in_time(rig, 2)
+    rolls_back_in_time(rig)
 
 
 def test_a_late_commit_is_refused(rig: Rig) -> None:
-    rig.begin(confirm_timeout=1)
+    rig.begin(confirm_timeout=3)
     rig.step("echo x > x")
     tx = rig.tx
-    rig.wait_for("ABORTED", 1 + LATE)
+    rig.wait_for("ABORTED", 3 + LATE)
     commit = rig.ctl("commit", tx=tx, token=rig.token, steps=[])
     assert commit.error["class"] in ("no-transaction", "wrong-state"), commit
     rig.begin()
@@ -173,11 +187,11 @@ def test_somebody_elses_apt_is_waited_for(rig: Rig) -> None:
     rig.begin()
     rig.step("dpkg -i /srv/repo/apt/acid-dep_1.0_all.deb")
     take = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'a'); fcntl.lockf(f, fcntl.LOCK_EX); "
-    take += "open('/run/held', 'w'); time.sleep(4)"
+    take += "open('/run/held', 'w'); time.sleep(4); open('/run/released', 'w')"
+    rig.sh("rm -f /run/held /run/released")
     rig.start(f'python3 -c "{take}"')
-    rig.sh("until [ -e /run/held ]; do sleep 0.05; done; rm /run/held")
-    start = time.monotonic()
+    rig.sh("until [ -e /run/held ]; do sleep 0.05; done")
     rig.rollback()
-    assert time.monotonic() - start > 3
+    rig.sh("test -e /run/released")
     assert rig.sh("cat /var/lib/dpkg/status").out == before
     assert rig.sh("dpkg --audit").out == ""

@@ -63,12 +63,13 @@ CURIOUS = "cat /var/lib/acid/journal.db; ls /var/lib/acid; ls /run/acid; acidctl
 @pytest.mark.parametrize("last", ["false", "true"], ids=["rolled back", "committed"])
 def test_no_secret_of_a_play_is_left_or_shown(hosts: Any, last: str) -> None:
     canary = secrets.token_hex(16)
-    watch = "for n in $(seq 200); do cat /proc/[0-9]*/cmdline 2>/dev/null; sleep 0.05; done"
+    watch = "for n in $(seq 2000); do cat /proc/[0-9]*/cmdline 2>/dev/null; echo || exit; sleep 0.05; done"  # exit: nobody listens any more
     login = ["-e", "ansible_user=pwuser", "-e", "ansible_become_password=lab-secret"]
-    with subprocess.Popen([str(LAB), "--lab", hosts.name, "ssh", "h1", watch], stdout=subprocess.PIPE) as watching:
+    seen = hosts.folder / "seen"  # a pipe that nobody reads meanwhile would hold the first 64 KiB, and then the watch up
+    with seen.open("wb") as out, subprocess.Popen([str(LAB), "--lab", hosts.name, "ssh", "h1", watch], stdout=out) as watching:
         run = hosts.play(PLAY % {"canary": canary, "last": last}, *login)
         watching.terminate()
-        processes = watching.stdout.read() if watching.stdout else b""
+    processes = seen.read_bytes()
     assert run.rc == (2 if last == "false" else 0), run.stdout + run.stderr
     assert b"acidctl" in processes, "nothing was seen"
     assert hosts.ssh("h1", "ls /root/canary", check=False).strip() == ("" if last == "false" else "/root/canary")

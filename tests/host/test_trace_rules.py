@@ -231,7 +231,7 @@ def test_rule_09_a_file_server_inside_the_step(rig: Rig) -> None:
     rig.sh("mkdir back mnt; echo 1 > back/one; echo 2 > back/two")
     rig.write("/srv/rig/serve.py", PASSTHROUGH)
     rig.exact(
-        """python3 -B /srv/rig/serve.py back mnt & for i in $(seq 100); do grep -q ' /srv/rig/t/mnt fuse' /proc/mounts && break;
+        """python3 -B /srv/rig/serve.py back mnt & for i in $(seq 600); do grep -q ' /srv/rig/t/mnt fuse' /proc/mounts && break;
         sleep 0.05; done
            echo changed > mnt/one && mv mnt/two mnt/three && mkdir mnt/d && cat mnt/one; umount mnt; wait"""
     )
@@ -350,7 +350,7 @@ def test_rule_21_what_others_put_into_a_born_directory(rig: Rig) -> None:
     before = rig.look()
     rig.begin()
     rig.step("mkdir born; echo mine > born/mine")
-    rig.sh("sleep 0.2; echo precious > born/theirs")  # what comes within milliseconds of the step's end is taken for its own
+    rig.sh("sleep 0.5; echo precious > born/theirs")  # what comes within milliseconds of the step's end is taken for its own
     rig.rollback()
     assert rig.changed(before) == []
     assert "precious" in rig.sh(f"cat $(find /var/lib/acid/store/{rig.tx} -name theirs)").out

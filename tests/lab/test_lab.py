@@ -135,15 +135,22 @@ def test_a_host_whose_keeper_died_is_replaced(host: Host) -> None:
     assert over_ssh(host, "systemctl is-system-running") == "running"
 
 
+def left_by_a_cut(host: Host) -> str:
+    over_ssh(host, "echo old > /root/kept; rm -f /root/lost; sync; echo new >> /root/kept; echo lost > /root/lost")
+    lifecycle.wait([hosts.start(hosts.cut(now(host)))])
+    # ext4 may have committed the longer size of an inode whose page it had not written: then zeros follow.
+    left = over_ssh(host, "tr -d '\\0' < /root/kept; cat /root/lost 2>/dev/null || true")
+    assert left.splitlines()[:1] == ["old"], left
+    return left
+
+
 @pytest.mark.parametrize("fs", ["ext4", "xfs"])
 def test_a_power_cut_loses_what_was_not_flushed(fs: str) -> None:
     name = f"{NAME}{fs}"
     try:
         host = up(name, fs)
-        over_ssh(host, "echo old > /root/kept; sync; echo new >> /root/kept; echo lost > /root/lost")
-        lifecycle.wait([hosts.start(hosts.cut(now(host)))])
-        # ext4 may have committed the longer size of an inode whose page it had not written: then zeros follow.
-        assert over_ssh(host, "tr -d '\\0' < /root/kept; cat /root/lost 2>/dev/null || true") == "old"
+        # Not each time: a sync(2) of anybody on this machine flushes the host's disk too.
+        assert any(left_by_a_cut(host) == "old" for _attempt in range(5))
     finally:
         lifecycle.down(name)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from rig import Rig, Tree
 
-KILL = "kill -9 $(systemctl show -P MainPID acid-agent)"
 FILES = "echo one > one; echo two > two; mkdir d; echo three > d/three; seq 5000 > big; ln big hard"
 
 
@@ -53,7 +52,13 @@ def kept(rig: Rig, summary: dict[str, Any], path: str) -> str:
 
 def admin(rig: Rig, script: str) -> None:
     """Somebody else. On a busy machine the agent hears of a step's end a little later, and until then a change may be the step's."""
-    rig.sh(f"sleep 0.2; {script}")
+    rig.sh(f"sleep 0.5; {script}")
+
+
+def in_a_step(rig: Rig, script: str) -> None:
+    """Somebody else, while a step runs that has nothing to do with it."""
+    rig.start(f"until pgrep -fx 'sleep 3.21'; do sleep 0.05; done; {script}")
+    rig.step("sleep 3.21")
 
 
 def begun(rig: Rig, *steps: str, prepare: str = FILES, **options: object) -> Tree:

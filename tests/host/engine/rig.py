@@ -37,7 +37,7 @@ from tree import differences
 
 PLACE = "/opt/rig"
 BASE = "/srv/rig"
-KILL = "kill -9 $(systemctl show -P MainPID acid-agent)"
+KILL = "kill -9 $(systemctl show -P MainPID acid-agent | grep -v '^0$')"  # 0, when there is none, would be the shell's own group
 Tree = dict[str, dict[str, object]]
 
 
@@ -122,6 +122,14 @@ class Rig:
         pid: int = self.ask(start=["bash", "-c", self._in_root(script)])["pid"]
         return pid
 
+    @contextlib.contextmanager
+    def killing(self, after: float) -> Iterator[None]:
+        """The agent is killed `after` seconds from now. At the block's end that has happened: it cannot hit what comes next."""
+        self.sh("rm -f /run/killed")
+        self.start(f"sleep {after:.3f}; {KILL}; touch /run/killed")
+        yield
+        self.sh("until [ -e /run/killed ]; do sleep 0.05; done")
+
     def write(self, path: str, text: str | bytes, *, mode: int = 0o644) -> None:
         data = text.encode() if isinstance(text, str) else text
         self.ask(write=path, text=base64.b64encode(data).decode(), mode=mode)
@@ -186,8 +194,13 @@ class Rig:
         assert not exact or (summary["differs"] == [] and summary["state"] == ("ACTIVE" if to else "ABORTED")), summary
         return summary
 
+    def listed(self) -> dict[str, Any]:
+        """What the journal says of it."""
+        found: dict[str, Any] = next(value for value in self.ctl("list").json["transactions"] if value["tx"] == self.tx)
+        return found
+
     def state_now(self) -> str:
-        return next(str(value["state"]) for value in self.ctl("list").json["transactions"] if value["tx"] == self.tx)
+        return str(self.listed()["state"])
 
     def wait_for(self, state: str, seconds: float = 40) -> None:
         end = time.monotonic() + seconds
