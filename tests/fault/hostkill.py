@@ -7,7 +7,7 @@ Victims: the agent; the step's processes; both and the acidctl that waits for th
 power`, since with `process` no undo claims to be exact after that). A phase (begin, step, commit, rollback) is drawn first, then a moment
 in it, so that short ones have their turn. Whatever was struck, the transaction is then rolled back, a committed one too, and the lab's
 oracle compares the whole host with what it was. One line of JSON for each trial that went wrong, and a last one with the counts, which
-is added to the results of this engine (report.py).
+is added to the results of this engine (report.py). SIGTERM ends it after the trials under way.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import collections
 import contextlib
 import json
 import random
+import signal
 import sys
 import threading
 import time
@@ -187,6 +188,10 @@ class Sweep:
         except Exception as error:
             self.died = f"{host.name}: {error!r}"
 
+    def stop(self) -> None:
+        """After the trials that are under way: what was shown is kept."""
+        self._end = 0.0
+
     def _draw(self) -> int | None:
         with self._lock:
             if self._next >= self._count or time.monotonic() > self._end or self.died:
@@ -223,6 +228,7 @@ def main() -> int:
     try:
         lab_hosts = lifecycle.up(arguments.lab, count=arguments.hosts, fs="btrfs", prefix="k", image_name="base")
         sweep = Sweep(first, scenarios, count=arguments.count, seconds=arguments.minutes * 60)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: sweep.stop())
         threads = [threading.Thread(target=sweep.host_runs, args=(host,)) for host in lab_hosts]
         for thread in threads:
             thread.start()

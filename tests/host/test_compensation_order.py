@@ -61,14 +61,14 @@ class Driver:
             return self.rig.ctl("savepoint", tx=self.rig.tx, token=self.rig.token, name=op.name).code == 0
         if op.kind == "commit":
             return self.rig.ctl("commit", tx=self.rig.tx, token=self.rig.token, steps=[]).code == 0
-        return self.undo(to=op.name).code == 0
+        return "error" not in self.undo(to=op.name).json
 
     def undo(self, *, to: str = "", session: str = "") -> Done:
         session = session or uuid.uuid4().hex
         request = {"tx": self.rig.tx, **({"to": to} if to else {}), **({"session": session} if self.own else {})}
         while True:
             done = self.rig.ctl("rollback", **request)
-            handed = done.json.get("compensate") if done.code == 0 else None
+            handed = done.json.get("compensate")
             if not handed:
                 return done
             assert done.json["state"] == ("ACTIVE" if to else "ABORTING") or done.json["state"] in ("UNDO_FAILED", "DOOMED")

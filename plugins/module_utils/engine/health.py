@@ -92,7 +92,8 @@ def _check_state() -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull(
-                "%s is full, so no before-image can be kept there." % STATE, hint="Free some space (acidctl gc drops old images)."
+                "%s is full, so no before-image can be kept there." % STATE,
+                hint="Free some space (`acidctl gc --days 0` drops the images of ended transactions).",
             ) from error
         raise JournalUnwritable("%s cannot be written: %s." % (STATE, error.strerror), hint="Mount it read-write.") from error
     check_room(STATE, os.statvfs(STATE))
@@ -106,7 +107,7 @@ def check_room(path: str, room: os.statvfs_result) -> None:
         raise StoreFull(
             "%s has %d MiB free and %s inodes, and a transaction needs at least %d MiB and %d inodes there."
             % (path, room.f_bavail * room.f_frsize >> 20, room.f_favail if room.f_files else "enough", RESERVE >> 20, INODES),
-            hint="Free some space on its file system (acidctl gc drops old images).",
+            hint="Free some space on its file system (`acidctl gc --days 0` drops the images of ended transactions).",
         )
 
 

@@ -20,6 +20,7 @@ from .player import Interruption, Player, Run
 from .stage import Host
 
 MEMORY = 200  # MB that an agent may take, also for 100,000 files
+UNDO_FAILED = 25  # acidctl: the host is not as before, and it says where
 Mode = Callable[[Player, Scenario, int], Outcome]
 
 
@@ -101,13 +102,19 @@ def later(player: Player, scenario: Scenario, seed: int) -> Outcome:
             problems += [
                 f"{host.name}: acidctl rollback {found} {which}: rc {done.code}: {done.text}"
                 for which, done in (("", first), ("again", second))
-                if done.code
+                if done.code and not (done.code == UNDO_FAILED and host is hosts[0] and _differs_beyond(done.text, scenario))
             ]
     differing, _quiet = compared.until_quiet(hosts, before, seconds=3)
     problems += compared.lines(_within(differing, scenario, hosts[0]))
     if scenario.beyond and not any("could not have been undone:" in line and "(delegate_to)" in line for line in run.text.splitlines()):
         problems.append(f"the recap does not say what was done on a host whose transaction was over: {run.log}")
     return Outcome("later", scenario.name, tuple(problems), {"rollback": round(seconds, 2)})
+
+
+def _differs_beyond(told: str, scenario: Scenario) -> bool:
+    """Whether the rollback says of these paths, and of no other, that somebody else has changed them and that they are left."""
+    differs = json.loads(told)["differs"]
+    return bool(differs) and all(sentence.partition(": drift: ")[0] in scenario.beyond for sentence in differs)
 
 
 def _within(found: dict[str, list[Difference]], scenario: Scenario, first: Host) -> dict[str, list[Difference]]:

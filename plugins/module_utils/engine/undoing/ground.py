@@ -21,7 +21,8 @@ from ..store import Store
 from ..undolog import Writer
 from ..wanted import Inode, Wanted
 
-_GONE = (errno.ESTALE, errno.ENOENT)
+#: ENOTDIR: a power cut can take an inode whose handle the log has, and XFS then gives number and generation to another one
+_GONE = (errno.ESTALE, errno.ENOENT, errno.ENOTDIR)
 _OPEN_DIRECTORIES = 200
 _NOT_MOUNTED = " is not mounted"
 _LOCKS = kernel.STATX_ATTR_IMMUTABLE | kernel.STATX_ATTR_APPEND
