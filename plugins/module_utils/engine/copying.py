@@ -9,6 +9,7 @@ import fcntl
 import os
 
 from . import kernel
+from .extents import preallocate, preallocated
 
 _CHUNK = 1 << 20
 
@@ -23,16 +24,18 @@ def reflink(source: int, target: int) -> bool:
 
 
 def copy_data(source: int, target: int, size: int) -> None:
-    """Copy extent by extent, leaving the holes holes (a lastlog of 300 GB is mostly hole)."""
+    """Copy extent by extent, leaving the holes holes (a lastlog of 300 GB is mostly hole), and what is preallocated so."""
     os.ftruncate(target, size)
     at = 0
     while at < size:
         try:
             start = os.lseek(source, at, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            start = at
+            start = size if error.errno == errno.ENXIO else at
+        for first, last in preallocated(source, at, min(start, size)):
+            preallocate(target, first, last)
+        if start >= size:
+            return
         try:
             end = min(os.lseek(source, start, os.SEEK_HOLE), size)
         except OSError:

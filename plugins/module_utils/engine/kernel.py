@@ -220,12 +220,6 @@ def syncfs(fd: int) -> None:
         raise fail("syncfs")
 
 
-def punch_hole(fd: int, at: int, length: int) -> bool:
-    """Whether the bytes could be made a hole."""
-    # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
-    return bool(libc.fallocate(fd, 3, ctypes.c_longlong(at), ctypes.c_longlong(length)) == 0)
-
-
 def file_system_type(fd: int) -> int:
     """f_type of statfs(2)."""
     buffer = ctypes.create_string_buffer(256)

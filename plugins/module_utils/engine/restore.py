@@ -15,6 +15,7 @@ import stat
 import typing as t
 
 from . import kernel
+from .extents import extents, gaps, preallocate, preallocated, punch_hole
 from .records import Basic
 from .xattrs import read_xattrs
 
@@ -36,23 +37,30 @@ def set_bytes(fd: int, data: bytes) -> None:
 
 def set_contents(fd: int, source: int, size: int) -> None:
     """Make the file open for writing at `fd` equal to the first `size` bytes of `source`: only blocks that differ are written, and the cut
-    comes last, so that a process which has it mapped meets no SIGBUS (TRACE.md 22). Holes come back as holes."""
+    comes last, so that a process which has it mapped meets no SIGBUS (TRACE.md 22). What was a hole, preallocated or written zeros is so
+    again (extents.py)."""
     if os.fstat(fd).st_size < size:
         os.ftruncate(fd, size)  # XFS allocates ahead of a write that makes a file longer, and what comes to lie inside it stays
     at = 0
     while at < size:
         start, end = _next_data(source, at, size)
         if start > at:
+            for first, last in preallocated(source, at, start):
+                _make_hole(fd, at, first)
+                at = last if preallocate(fd, first, last) else first
             # a hole at the end goes on behind it: of the last block only whole ones can be punched
-            _make_hole(fd, at, (start if start < size else _past_end(fd, size)) - at)
+            _make_hole(fd, at, start if start < size else _past_end(fd, size))
         at = start
+        absent = gaps(fd, start, end)
         while at < end:
             data = os.pread(source, min(_BLOCK, end - at), at)
             if not data:
                 break
-            if os.pread(fd, len(data), at) != data:
+            upto = at + len(data)
+            # zeros that were written take space, and a hole that reads the same takes none
+            if os.pread(fd, len(data), at) != data or any(first < upto and last > at for first, last in absent):
                 os.pwrite(fd, data, at)
-            at += len(data)
+            at = upto
         at = max(at, end)
     if os.fstat(fd).st_size != size:
         os.ftruncate(fd, size)
@@ -85,13 +93,12 @@ def _past_end(fd: int, size: int) -> int:
     return (max(os.fstat(fd).st_size, size) | (_BLOCK - 1)) + 1
 
 
-def _make_hole(fd: int, at: int, length: int) -> None:
-    """Punch, where the target has data; zeros where the file system cannot punch."""
-    end = at + length
+def _make_hole(fd: int, at: int, end: int) -> None:
+    """Punch, where the target has something; zeros where the file system cannot punch."""
     present = min(end, os.fstat(fd).st_size)
-    if present <= at or _next_data(fd, at, present)[0] >= present:
+    if present <= at or (not extents(fd, at, present) and _next_data(fd, at, present)[0] >= present):
         return
-    if not kernel.punch_hole(fd, at, end - at):
+    if not punch_hole(fd, at, end):
         while at < present:
             at += os.pwrite(fd, bytes(min(_BLOCK, present - at)), at)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from engine import restore
 from engine.copying import copy_data
+from engine.extents import extents, preallocate
 from engine.records import Basic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -90,6 +91,50 @@ def test_data_over_a_hole_becomes_a_hole_again(sandbox: Path) -> None:
     assert target.read_bytes() == source.read_bytes()
     os.sync()
     assert target.stat().st_blocks * 512 <= 16 * BLOCK
+
+
+def allocated(path: Path) -> list[tuple[int, int]]:
+    """Whatever the file system calls its extents: ranges of blocks, next to each other put together."""
+    os.sync()
+    fd = os.open(path, os.O_RDONLY)
+    found: list[tuple[int, int]] = []
+    for extent in extents(fd, 0, 1 << 40) or ():
+        if found and found[-1][1] >= extent.start:
+            found[-1] = found[-1][0], extent.end
+        else:
+            found.append((extent.start, extent.end))
+    os.close(fd)
+    return found
+
+
+@pytest.mark.parametrize("now", [(True, 502, 3), (False, 502, 0), None])
+def test_what_was_preallocated_is_so_again_and_what_was_not_is_not(sandbox: Path, now: tuple[bool, int, int] | None) -> None:
+    """`now`: all data, all hole, or preallocated where the hole was."""
+    source, target, kept = make(sandbox / "source", [(True, 1, 1), (False, 500, 0), (True, 1, 2)]), sandbox / "target", sandbox / "kept"
+    with open(source, "r+b") as f:
+        assert preallocate(f.fileno(), 100 * BLOCK, 300 * BLOCK)
+    before = allocated(source)
+    assert before == [(0, BLOCK), (100 * BLOCK, 300 * BLOCK), (501 * BLOCK, 502 * BLOCK)]
+    out_of, into = os.open(source, os.O_RDONLY), os.open(kept, os.O_WRONLY | os.O_CREAT)
+    copy_data(out_of, into, 502 * BLOCK)
+    os.close(into)
+    os.close(out_of)
+    assert allocated(kept) == before
+    if now is None:
+        with open(make(target, [(False, 502, 0)]), "r+b") as f:
+            assert preallocate(f.fileno(), 0, 502 * BLOCK)
+    else:
+        make(target, [now])
+    put(target, kept)
+    assert target.read_bytes() == source.read_bytes()
+    assert allocated(target) == before
+    assert target.stat().st_blocks == source.stat().st_blocks
+
+
+def test_written_zeros_are_not_left_a_hole(sandbox: Path) -> None:
+    source, target = make(sandbox / "source", [(True, 400, 0), (False, 50, 0), (True, 3, 1)]), make(sandbox / "target", [(False, 453, 0)])
+    put(target, source)
+    assert allocated(target) == allocated(source) == [(0, 400 * BLOCK), (450 * BLOCK, 453 * BLOCK)]
 
 
 def test_those_who_have_it_mapped_live_on(sandbox: Path) -> None:
