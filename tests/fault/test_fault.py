@@ -52,7 +52,10 @@ def test_a_little_of_each_programme(runner: Runner, programme: str, fs: str, cou
     assert result.counts["points"] >= least, f"too few faults were met to show anything: {result.counts}"
 
 
-@pytest.mark.parametrize(("programme", "fs", "seed"), [("cut", "xfs", 176647425), ("error", "ext4", 122516457)])
+@pytest.mark.parametrize(
+    ("programme", "fs", "seed"),
+    [("cut", "xfs", 176647425), ("error", "ext4", 122516457), ("error", "ext4", 252834642)],
+)
 def test_what_once_went_wrong(runner: Runner, programme: str, fs: str, seed: int) -> None:
     """Not each time it is tried, so four times."""
     for _attempt in range(4):
