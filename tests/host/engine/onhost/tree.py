@@ -72,9 +72,27 @@ def _inode(fd: int, info: os.stat_result) -> dict[str, object]:
                 found["flags"] = "none"
             if kind == stat.S_IFREG:
                 found["size"], found["content"] = info.st_size, _content(real, info.st_size)
-                found["mostly hole"] = info.st_size > 65536 and info.st_blocks * 512 < info.st_size // 2
+                found["mostly hole"] = info.st_size > 65536 and _allocated(real, info) < info.st_size // 2
         finally:
             os.close(real)
+    return found
+
+
+def _allocated(fd: int, info: os.stat_result) -> int:
+    """Bytes of the file that take space (FS_IOC_FIEMAP). XFS counts in st_blocks also what it has set aside behind the end of a file that
+    was written, and gives it back when it likes."""
+    buffer, at, found = bytearray(32 + 56 * 64), 0, 0
+    while at < info.st_size:
+        struct.pack_into("<QQIIII", buffer, 0, at, info.st_size - at, 0, 0, 64, 0)
+        try:
+            fcntl.ioctl(fd, 0xC020660B, buffer)
+        except OSError:
+            return info.st_blocks * 512
+        extents = [struct.unpack_from("<QQQ16xI", buffer, 32 + 56 * n) for n in range(struct.unpack_from("<I", buffer, 20)[0])]
+        if not extents:
+            break
+        found += sum(min(start + length, info.st_size) - max(start, at) for start, _physical, length, _flags in extents)
+        at = extents[-1][0] + extents[-1][2]
     return found
 
 
