@@ -228,6 +228,8 @@ def test_resolve_keeps_what_is_there(rig: Rig) -> None:
     begun(rig, "echo step >> one")
     admin(rig, "echo admin >> one")
     stopped(rig)
+    refused = rig.ctl("uninstall")  # the images would go too
+    assert refused.error["class"] == "wrong-state" and rig.tx in refused.error["msg"], refused
     assert rig.ctl("resolve", rig.tx).json["state"] == "RESOLVED"
     assert rig.sh("cat one").out == "one\nstep\nadmin\n"
     rig.begin()
