@@ -9,7 +9,7 @@ BUDGET ?= 30
 .PHONY: help setup lint ruff mypy sanity unit host molecule fault test exact demo bench matrix clean
 
 help:
-	@echo "make test     everything: lint, unit tests, tests on real hosts (under 20 minutes on 2 cores)"
+	@echo "make test     everything: lint, unit tests, tests on real hosts (about 20 minutes on 2 cores)"
 	@echo "make demo     a play fails and its host is as before; then the same play commits"
 	@echo "make unit     unit tests;    one: make unit T=tests/unit/test_import_rules.py"
 	@echo "make host     host tests;    one: make host T='tests/host/test_runner.py -k name'"
