@@ -92,7 +92,11 @@ class Agent:
         transaction, value = self._situation.open, self._journal.open_transaction()
         if transaction is not None:
             transaction.shut_down()
-        elif value is not None and value.state == states.ABORTING and value.boot_id == boot_id():
+        elif (
+            value is not None
+            and value.state == states.ABORTING
+            and (value.boot_id == boot_id() or shutdown.was_clean(directory_of(value.id), value.boot_id))
+        ):
             os.sync()  # its processes are dead: all that has to be undone is on the disk now, with its images
             shutdown.mark(directory_of(value.id), value.boot_id)
         return 0

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Copies of contents in the store carry a digest in their record, and are verified before an undo touches the first path (I7).
+"""What the store holds is verified before an undo touches the first path (I7): copies of contents by the digest in their record, kept links
+by being there.
 
-A kept link has none: it is the user's own file, whose bytes the engine never had in hand.
+A kept link has no digest: it is the user's own file, whose bytes the engine never had in hand.
 """
 
 from __future__ import annotations
 
 import os
 
+from .clearing import names_in
 from .errors import JournalDamaged
 from .filesystems import TRACED, FileSystem
-from .records import COPY, Content, Keep
+from .records import COPY, LINK, Content, Keep
 from .store import Store
 from .wanted import Wanted
 
@@ -31,6 +33,35 @@ def damaged(store: Store, wanted: Wanted) -> list[str]:
     return sentences
 
 
+def lost(store: Store, wanted: Wanted, *, untouched: bool) -> list[str]:
+    """A sentence for each kept link that is not in the store. Unless the store is `untouched`, one whose inode has a name elsewhere is none
+    of these: an undo that died has put it back, or the call for which it was kept had not come to pass before a power cut."""
+    sentences = []
+    names: dict[int, frozenset[bytes]] = {}
+    for image in wanted.keeps.values():
+        seen = wanted.file_systems[image.fs]
+        fs = store.by_number.get(image.fs) or store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point) if image.how == LINK else None
+        if fs is None or fs.policy != TRACED:
+            continue
+        if image.fs not in names:
+            directory = store.existing_directory(fs)
+            names[image.fs] = frozenset(names_in(directory) if directory >= 0 else ())
+        if b"%d" % image.number not in names[image.fs] and (untouched or not _lives(fs, wanted.inode(image.fs, image.handle))):
+            sentences.append("%d on %s is missing" % (image.number, os.fsdecode(fs.mount_point)))
+    return sentences
+
+
+def _lives(fs: FileSystem, handle: bytes) -> bool:
+    try:
+        fd = fs.open(handle)
+    except OSError:
+        return False
+    try:
+        return os.fstat(fd).st_nlink > 0
+    finally:
+        os.close(fd)
+
+
 def _problem(store: Store, fs: FileSystem, image: Content | Keep) -> str:
     try:
         if store.existing_directory(fs) < 0:
@@ -41,8 +72,8 @@ def _problem(store: Store, fs: FileSystem, image: Content | Keep) -> str:
     return "its contents are not what was stored" if image.data and now != image.data else ""
 
 
-def verify(store: Store, wanted: Wanted) -> None:
+def verify(store: Store, wanted: Wanted, *, untouched: bool = False) -> None:
     """Raises JournalDamaged."""
-    sentences = damaged(store, wanted)
+    sentences = lost(store, wanted, untouched=untouched) + damaged(store, wanted)
     if sentences:
         raise JournalDamaged("The store fails its checks: %s." % "; ".join(sentences[:5]), hint="Nothing was touched. See acidctl verify.")

@@ -114,6 +114,13 @@ class JournalDamaged(AcidError):
     exit_code = 22
 
 
+class NotOnDisk(AcidError):
+    """A file system did not take a before-image: what else it was given may be lost too."""
+
+    kind = "not-on-disk"
+    exit_code = 35
+
+
 class JournalUnwritable(AcidError):
     """The journal's file system is full, read-only, or failed to write."""
 

@@ -17,11 +17,19 @@ from .paths import LIBRARY
 FORMAT = 1
 UNDOABLE = frozenset({1})
 _PREFIX = "format-"
+#: An empty file beside a log of which each writer images project ids: what was kept in the log and has no image of them had none.
+#: An engine that does not know it leaves them as they are.
+_ATTRIBUTES = "attributes"
 
 
 def write(directory: str) -> None:
     """Before the directory is synced."""
-    os.close(os.open("%s/%s%d" % (directory, _PREFIX, FORMAT), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for name in ("%s%d" % (_PREFIX, FORMAT), _ATTRIBUTES):
+        os.close(os.open("%s/%s" % (directory, name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def has_attributes(directory: str) -> bool:
+    return os.path.exists("%s/%s" % (directory, _ATTRIBUTES))
 
 
 def of(directory: str) -> int:

@@ -14,7 +14,7 @@ import struct
 from . import kernel
 from .errors import EngineTampered, JournalUnwritable, KernelTooOld, NotRoot, StoreFull, TraceUnavailable
 from .filesystems import TRACED, mounts_of, policy
-from .paths import STATE
+from .paths import LIBRARY, STATE
 from .reserve import STATE_AMOUNT
 from .trace.calls import MACHINES
 
@@ -126,7 +126,9 @@ def check_engine(home: str) -> None:
         with open(home + "/MANIFEST", encoding="utf-8") as f:
             lines = f.read().splitlines()
     except FileNotFoundError:
-        return
+        if os.path.dirname(home) != LIBRARY:
+            return
+        lines = ["-  MANIFEST"]
     for line in lines:
         digest, _space, name = line.partition("  ")
         path = os.path.join(home, name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import struct
 import typing as t
 
+from .attributes import Attributes
 from .errors import JournalDamaged
 
 # How a KEEP or CONTENT image is stored
@@ -90,12 +91,14 @@ class Xattrs(t.NamedTuple):
 
 
 class Flags(t.NamedTuple):
-    """Inode flags (chattr) before they change."""
+    """Inode flags (chattr) before they change. attributes: None where the file system has none, and in logs of engines that did not ask
+    for them, which pass over them too."""
 
     step: int
     fs: int
     handle: bytes
     flags: int
+    attributes: Attributes | None = None
 
 
 class Content(t.NamedTuple):
@@ -223,6 +226,7 @@ def _unstrings(data: bytes, at: int) -> tuple[bytes, ...]:
 _FS, _DIR, _EPOCH = struct.Struct("<HQB"), struct.Struct("<IHB"), struct.Struct("<II")
 _ENTRY, _KEEP, _BASIC = struct.Struct("<IIIHB"), struct.Struct("<IHBBQ"), struct.Struct("<IHBIIIQQqq")
 _INODE, _FLAGS, _CONTENT = struct.Struct("<IHB"), struct.Struct("<IHBI"), struct.Struct("<IHBBQQ")
+_ATTRIBUTES = struct.Struct("<IIII")
 _VALUE, _DROPPED, _UNDONE = struct.Struct("<IH"), struct.Struct("<HQ"), struct.Struct("<I")
 _HELD, _LEFT, _STEP, _SEALED, _UNDO_RUN = (
     struct.Struct("<IH"),
@@ -256,7 +260,8 @@ def encode(r: Image) -> tuple[int, bytes]:
         flat = [part for pair in r.pairs for part in pair]
         return 7, _INODE.pack(r.step, r.fs, len(r.handle)) + r.handle + _strings(flat)
     if isinstance(r, Flags):
-        return 8, _FLAGS.pack(r.step, r.fs, len(r.handle), r.flags) + r.handle
+        more = b"" if r.attributes is None else _ATTRIBUTES.pack(*r.attributes)
+        return 8, _FLAGS.pack(r.step, r.fs, len(r.handle), r.flags) + r.handle + more
     if isinstance(r, FileSystemSeen):
         return 1, _FS.pack(r.fs, r.dev, len(r.fstype)) + r.fstype + r.mount_point
     if isinstance(r, EpochStarted):
@@ -304,7 +309,8 @@ def decode(kind: int, data: bytes) -> Image:
         return Xattrs(step, fs, data[7 : 7 + n], tuple(zip(flat[::2], flat[1::2])))
     if kind == 8:
         step, fs, n, flags = _FLAGS.unpack_from(data)
-        return Flags(step, fs, data[11 : 11 + n], flags)
+        more = Attributes(*_ATTRIBUTES.unpack_from(data, 11 + n)) if len(data) > 11 + n else None
+        return Flags(step, fs, data[11 : 11 + n], flags, more)
     if kind == 1:
         fs, dev, n = _FS.unpack_from(data)
         return FileSystemSeen(fs, dev, data[11 : 11 + n], data[11 + n :])

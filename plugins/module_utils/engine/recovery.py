@@ -76,7 +76,8 @@ def goes_on(journal: Journal, value: Transaction) -> bool:
         return False
     shutdown.note_boot(directory)
     shutdown.mark(directory, boot_id())  # nothing is let happen before its controller is back, so that another reboot would be no harm
-    journal.go_on(value.id, boot_id=boot_id(), deadline=lease.now() + shutdown.planned(directory))
+    ticks = value.deadline is not None  # else a person had taken over the watch
+    journal.go_on(value.id, boot_id=boot_id(), deadline=lease.now() + shutdown.planned(directory) if ticks else None)
     return True
 
 
@@ -85,10 +86,11 @@ def at_boot(journal: Journal) -> Summary | None:
     value = journal.open_transaction()
     if value is None or value.state == states.PREPARED:
         return None
-    if value.boot_id == boot_id() and value.state == states.WAITING_REBOOT:
-        return None
-    if goes_on(journal, value):
-        deadman.arm(shutdown.planned(directory_of(value.id)))
+    if value.state == states.WAITING_REBOOT and (value.boot_id == boot_id() or goes_on(journal, value)):
+        # Of the same boot: systemd's soft-reboot and containers. The agent and its timer are gone all the same.
+        look = deadman.verdict(journal.get(value.id), boot_id())
+        if look.again is not None:
+            deadman.arm(look.again)
         return None
     done = roll_back(journal, value.id, Manner("the host was booted with the transaction open", at_boot=True))
     if any(found.state == states.OWED and found.host is not None for found in journal.compensations(value.id)):

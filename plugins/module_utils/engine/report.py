@@ -30,6 +30,7 @@ def summary(
     notes: dict[str, list[str]] = {}
     for note in journal.notes(tx):
         notes.setdefault(note.kind, []).append(note.text)
+    known = journal.compensations(tx)
     result = Summary(
         tx,
         journal.get(tx).name,
@@ -42,7 +43,7 @@ def summary(
         tuple(notes.get(DIFFERS, ())),
         round(seconds, 3),
         {
-            **({"compensations": [found.to_json() for found in known]} if (known := journal.compensations(tx)) else {}),
+            **({"compensations": [found.to_json() for found in known]} if known else {}),
             **({"told": notes[TOLD]} if TOLD in notes else {}),
         },
     )

@@ -69,13 +69,18 @@ class Requests:
             transaction.check(int(request["token"]))
             step: Step = transaction.start_step(json.loads(base64.b64decode(request["step"])), process)
         except AcidError as error:
-            client.send(b"E" + ("%s: %s" % (error.kind, error)).encode()[:4096])
+            client.send(_refusal(error))
             return
         client.send(b"F" + self._program)
         kind, fd = protocol.receive_descriptor(client)
         if kind != b"L" or fd < 0:
             return
-        tracer = transaction.attach(step, process, fd, self._situation.tracer_ended)
+        try:
+            tracer = transaction.attach(step, process, fd, self._situation.tracer_ended)
+        except AcidError as error:
+            os.close(fd)
+            client.send(_refusal(error))
+            return
         systemd_notify.store(tracer.name, [fd, tracer.slots.fd])
         client.send(b"K")
         self._work.wake()
@@ -207,3 +212,8 @@ class Requests:
             now.lease.renew()
         self._situation.wait_for_controller(tx)
         return {"tx": tx, **answer}
+
+
+def _refusal(error: AcidError) -> bytes:
+    """For the shim, which says it and ends."""
+    return b"E" + ("%s: %s" % (error.kind, error)).encode(errors="backslashreplace")[:4096]

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 import typing as t
 
 from . import formats, states
-from .errors import JournalDamaged
+from .errors import JournalDamaged, WrongState
 from .journal import Journal
 from .model import Transaction
 from .paths import STATE, directory_of
@@ -41,19 +42,19 @@ def gc(journal: Journal, *, limits: Limits | None = None, now_ns: int | None = N
     dropped: list[Transaction] = []
     kept: list[Transaction] = []
     for value in journal.transactions():
-        if value.images and value.state in _ENDED and formats.known(directory_of(value.id)):  # else it is for the engine that does
+        there = value.images or os.path.isdir(directory_of(value.id))  # what a drop had to leave behind
+        if there and value.state in _ENDED and formats.known(directory_of(value.id)):  # else it is for the engine that does
             own = limits or Limits.of(value.options)
             aged = value.ended_ns is not None and now - value.ended_ns > own.days * 86400e9
-            (dropped if aged else kept).append(value)
-    for value in dropped:
-        drop(journal, value)
+            (dropped if aged or not value.images else kept).append(value)
+    gone = [value.id for value in dropped if drop(journal, value)]
     for value in kept:
         if _share(STATE) <= (limits or Limits.of(value.options)).percent:
             break
-        drop(journal, value)
-        dropped.append(value)
+        if drop(journal, value):
+            gone.append(value.id)
     _remove_unknown(journal, now)
-    return [value.id for value in dropped]
+    return gone
 
 
 def _remove_unknown(journal: Journal, now: int) -> None:
@@ -69,9 +70,13 @@ def _discard_probes(journal: Journal) -> None:
         probe.discard(journal.images_of(probe.name))
 
 
-def drop(journal: Journal, value: Transaction) -> None:
-    """After this the transaction can be listed, and neither rolled back nor diffed."""
-    journal.drop_images(value.id)
+def drop(journal: Journal, value: Transaction) -> bool:
+    """After this the transaction can be listed, and neither rolled back nor diffed. False: its images are needed again by now, or a file
+    system does not let go of them (read-only), and the next gc tries again."""
+    try:
+        journal.drop_images(value.id)
+    except WrongState:  # its rollback has begun
+        return False
     directory = directory_of(value.id)
     store = Store(value.id)
     try:
@@ -80,11 +85,15 @@ def drop(journal: Journal, value: Transaction) -> None:
         store.remove()
     except (JournalDamaged, FileNotFoundError):
         pass  # without its log only the store on our own file system can be found
+    except OSError as error:
+        sys.stderr.write("acid: images of %s stay: %s\n" % (value.id, error))
+        return False
     finally:
         store.close()
     _discard_probes(journal)
     shutil.rmtree(directory, ignore_errors=True)
     shutil.rmtree("%s/store/%s" % (STATE, value.id), ignore_errors=True)
+    return True
 
 
 def release_left_reserves(journal: Journal) -> None:
@@ -100,7 +109,6 @@ def release_left_reserves(journal: Journal) -> None:
                 continue
             finally:
                 store.close()
-            os.unlink(directory + "/reserves")
 
 
 def _share(path: str) -> float:

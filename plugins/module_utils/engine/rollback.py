@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import os
 import time
+import traceback
 import typing as t
 
 from . import compensations, copies, formats, packagelocks, reserve, shutdown, states
@@ -48,6 +49,8 @@ _CUT = (
     "what has one is as before, the rest is unknown"
 )
 
+_UNTOUCHED = (states.ACTIVE, states.DOOMED, states.COMMITTED)
+
 
 class Manner(t.NamedTuple):
     """How to roll back. `payer`: who runs compensations (the host); `on_drift`: instead of the transaction's own option; `killed`: steps of
@@ -60,12 +63,21 @@ class Manner(t.NamedTuple):
     killed: frozenset[int] = frozenset()
 
 
+def refuse(journal: Journal, tx: str) -> None:
+    """Raises what `roll_back` would before it touches anything, so that nothing is killed for an undo that does not come."""
+    known = journal.get(tx)
+    if known.state != states.ABORTED:
+        formats.check(directory_of(tx), tx=tx, engine=known.engine)
+    journal.refuse_undo(tx)
+    if known.state == states.COMMITTED:
+        _refuse_overtaken(journal, tx)
+
+
 def roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for another process's
     undo. `payer`: who runs compensations (the host)."""
     known = journal.get(tx)
-    if known.state != states.ABORTED:
-        formats.check(directory_of(tx), tx=tx, engine=known.engine)
+    refuse(journal, tx)
     if known.state not in (states.COMMITTED, states.ABORTED):
         reserve.release_host(STATE)  # before the first write; it is this transaction's
     lock = os.open(STATE + "/undo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -97,14 +109,15 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     after_commit = value.state == states.COMMITTED
     if after_commit:
         _refuse_overtaken(journal, tx)
-        shutdown.mark(directory_of(tx), value.boot_id)  # the commit had synced it all
+    if after_commit or shutdown.was_clean(directory_of(tx), value.boot_id):  # the commit had synced it all, too
+        shutdown.mark_undo(directory_of(tx))
     if value.state != states.UNDO_FAILED:  # tried again: it stays that, until it is exact
         journal.set_state(tx, states.ABORTING, reason=manner.reason)
     for kind in (DIFFERS, MOOT, TOLD):
         journal.drop_notes(tx, kind)
     store = Store(tx, durable=value.durable)
     try:
-        wanted, log, cut = _read_log(journal, tx, store)
+        wanted, log, cut = _read_log(journal, tx, store, untouched=value.state in _UNTOUCHED)
     except JournalDamaged as error:
         store.close()
         journal.note(tx, DIFFERS, str(error))
@@ -132,8 +145,10 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
         if stop is not None:
             return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, None, units=units, counted=counted, extra=stop)
-    except (OSError, AcidError) as error:
-        journal.note(tx, DIFFERS, "undo stopped: %s" % error)
+    except Exception as error:  # of our own making too: an undo that stays ABORTING would be begun again for ever
+        if not isinstance(error, (OSError, AcidError)):
+            traceback.print_exc()
+        journal.note(tx, DIFFERS, "undo stopped: %s" % (error if str(error) else repr(error)))
         journal.set_state(tx, states.UNDO_FAILED, reason=str(error))
         return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start, None, counted=counted)
     finally:
@@ -208,19 +223,23 @@ def _counted(journal: Journal, tx: str) -> dict[int, int]:
     return {step.n: step.paths for step in known.steps} if known is not None and known.state == states.ABORTING else {}
 
 
-def _read_log(journal: Journal, tx: str, store: Store) -> tuple[Wanted, Writer, bool]:
-    """The log and its copies, verified (I7), and whether the log's end may be missing. After a power cut what follows its last whole record
-    was never relied on; with `durability: process` HEAD may even lead it, copies may be gone, and changes may have reached the disk of
-    which the log says nothing: what is whole is undone, and that it may not be all is said."""
+def _read_log(journal: Journal, tx: str, store: Store, *, untouched: bool) -> tuple[Wanted, Writer, bool]:
+    """The log and the images, verified (I7), and whether the log's end may be missing; `untouched`: no undo has used any of them. After a
+    power cut what follows its last whole record was never relied on; with `durability: process` HEAD may even lead it, copies may be gone,
+    and changes may have reached the disk of which the log says nothing: what is whole is undone, and that it may not be all is said."""
     directory, value = directory_of(tx), journal.get(tx)
+    beside = _damage_beside(journal, value)
     same_boot = value.boot_id == boot_id()
+    lacks_nothing = same_boot or value.durable or shutdown.was_clean(directory, value.boot_id)
+    if beside and lacks_nothing:
+        raise JournalDamaged("%s." % beside[0], hint="Nothing was touched. See acidctl verify %s." % tx)
     if not same_boot and value.durable:
         wanted = read(directory, after_power_cut=True, synced=True)
         copies.verify(store, wanted)
         return wanted, Writer.resume(directory, after_power_cut=True, synced=True), False
-    if same_boot or shutdown.was_clean(directory, value.boot_id):
+    if lacks_nothing:
         wanted = read(directory)
-        copies.verify(store, wanted)
+        copies.verify(store, wanted, untouched=untouched)
         return wanted, Writer.resume(directory), False
     journal.note(tx, DIFFERS, _CUT)
     cut = False
@@ -228,9 +247,18 @@ def _read_log(journal: Journal, tx: str, store: Store) -> tuple[Wanted, Writer, 
         wanted = read(directory)
     except JournalDamaged:
         cut, wanted = True, read(directory, after_power_cut=True)
-    for sentence in copies.damaged(store, wanted):
+    for sentence in beside + copies.lost(store, wanted, untouched=False) + copies.damaged(store, wanted):
         journal.note(tx, DIFFERS, sentence)
     return wanted, Writer.resume(directory, after_power_cut=cut), cut
+
+
+def _damage_beside(journal: Journal, value: Transaction) -> list[str]:
+    """Of the probes' images, what lies beside the journal."""
+    found = []
+    for probe in Probes(value.options.get("probes")).before_files():
+        images = {str(image): image for _epoch, image in journal.probes(value.id, probe.name)}
+        found += [sentence for image in images.values() for sentence in [probe.damage(image)] if sentence]
+    return found
 
 
 def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner) -> Summary:
@@ -372,13 +400,9 @@ def _verify(probe: Probe, before: Image, about: Circumstances) -> Outcome:
 def _refuse_overtaken(journal: Journal, tx: str) -> None:
     """A committed transaction is rolled back newest first, unless nothing later touched the same paths."""
     value = journal.get(tx)
-    if not value.images:
-        raise WrongState(
-            "The images of transaction %s are gone: its retention has ended." % tx, hint="acidctl list shows which can be rolled back."
-        )
     own: set[bytes] | None = None
     for later in journal.transactions():
-        if later.created_ns > value.created_ns and later.state == states.COMMITTED and later.images:
+        if later.token > value.token and later.state == states.COMMITTED and later.images:
             own = set(read(directory_of(tx)).paths()) if own is None else own
             shared = own & set(read(directory_of(later.id)).paths())
             if shared:

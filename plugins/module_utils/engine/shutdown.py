@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """How a boot ended with a transaction open, as the next boot finds it in the transaction's directory. All of it is on the disk at once.
 
-    clean      the boot id: the log and all file systems had been synced, and nothing was let happen after that
+    clean      the boot id: the log and all file systems had been synced, and nothing was let happen after that; or `undo ` and the id of
+               the boot in which an undo goes on from there
     reboot     seconds that a planned reboot may take, counted anew in the boot that follows it
     rebooted   the transaction has seen more than one boot
 
@@ -15,6 +16,9 @@ import contextlib
 import os
 
 from . import kernel
+from .boot import boot_id
+
+_UNDO = "undo "
 
 
 def mark(directory: str, boot: str) -> None:
@@ -28,8 +32,14 @@ def unmark(directory: str) -> None:
         kernel.sync_directory(directory)
 
 
+def mark_undo(directory: str) -> None:
+    """Nothing is missing, and an undo begins, which syncs nothing before its end: no later boot may rely on that."""
+    _write(directory, "clean", _UNDO + boot_id())
+
+
 def was_clean(directory: str, boot: str) -> bool:
-    return _read(directory, "clean") == boot
+    """Whether the log lacks nothing of what was done in `boot`."""
+    return _read(directory, "clean") in (boot, _UNDO + boot_id())
 
 
 def plan(directory: str, seconds: float) -> None:

@@ -17,7 +17,7 @@ from .errors import NoTransaction, WrongTransaction
 from .journal import Journal
 from .leftovers import kill_leftovers
 from .model import Transaction
-from .rollback import Manner, roll_back
+from .rollback import Manner, refuse, roll_back
 from .tracer import REFUSE, Tracer
 from .transaction import OpenTransaction
 from .work import Work
@@ -50,6 +50,7 @@ class Situation:
     def tracer_ended(self, tracer: Tracer) -> None:
         systemd_notify.drop(tracer.name)
         os.close(tracer.fd)
+        tracer.slots.close()
         transaction = self.open
         for tracers in ([] if transaction is None else [transaction.processes.tracers]) + [self.left_behind]:
             if tracer in tracers:
@@ -61,14 +62,14 @@ class Situation:
     # -- ends ------------------------------------------------------------------------------------------------------------
 
     def end(self, tx: str, manner: Manner) -> dict[str, t.Any]:
-        """Kill what the transaction left running, then roll it back."""
+        """Kill what the transaction left running, then roll it back; what refuses the undo refuses it before that."""
         transaction = self.open
-        if transaction is not None and transaction.id == tx:
+        if transaction is not None and transaction.id == tx:  # on a full disk its reserve goes first, before the journal is even read
             transaction.kill_processes()
-            transaction.release_reserves()
-            transaction.seal()
-            transaction.close()
+            transaction.abandon()
             self.let_go(transaction)
+        else:
+            refuse(self.journal, tx)
         alive = [tracer for tracer in list(self.left_behind) if tracer.name.startswith("acid-%s-" % tx)]
         for tracer in alive:
             tracer.mode = REFUSE

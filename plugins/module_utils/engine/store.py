@@ -14,7 +14,7 @@ import os
 from . import kernel
 from .clearing import remove_tree_contents
 from .copying import copy_data, reflink
-from .errors import StoreFull
+from .errors import AcidError, NotOnDisk, StoreFull
 from .filesystems import TRACED, FileSystem
 from .paths import STATE
 from .reserve import FULL
@@ -73,7 +73,7 @@ class Store(Directories):
         """With `durability: power`: what was made in the store reaches the disk before the change that it is for. A file system that
         journals metadata in order sees to that itself."""
         if self.durable and not fs.orders_metadata:
-            os.fsync(self.directory(fs))
+            _to_disk(self.directory(fs), fs)
 
     def links_of(self, fs: FileSystem, number: int) -> int:
         """Link count of the kept inode `number`."""
@@ -92,9 +92,9 @@ class Store(Directories):
                 self.room.admit(fs, os.fstat(source).st_blocks * 512)
                 copy_data(source, target, size)
             if self.durable:
-                os.fsync(target)
+                _to_disk(target, fs)
                 self._order(fs)
-        except (OSError, StoreFull) as error:
+        except (OSError, AcidError) as error:
             if target >= 0:
                 os.unlink(name, dir_fd=directory)
                 self.room.count_again()
@@ -135,6 +135,18 @@ class Store(Directories):
             os.close(fs.store_fd)
             fs.store_fd = -1
             self.remove_directory(fs)
+
+
+def _to_disk(fd: int, fs: FileSystem) -> None:
+    """The kernel tells an error once: whatever is asked after that proves nothing."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise NotOnDisk(
+            "%s did not take a before-image: %s" % (os.fsdecode(fs.mount_point), error.strerror), hint="See to the disk, then roll back."
+        ) from error
 
 
 def _no_space(fs: FileSystem, what: str) -> StoreFull:

@@ -12,7 +12,7 @@ import errno
 import os
 import typing as t
 
-from . import kernel
+from . import attributes, kernel
 from .filesystems import TRACED, FileSystem, choose_mount, device_of, is_btrfs, mounts_of, subvolume_root, unmounted_subvolume
 from .paths import STATE
 from .records import FileSystemSeen
@@ -108,10 +108,12 @@ class Directories:
     def _open_directory(self, fs: FileSystem, *, create: bool) -> int:
         fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fs.mount_fd)
         for part in self._relative(fs).split(b"/") + [self.tx]:
+            made = False
             if create:
                 before = os.fstat(fd)
                 try:
                     os.mkdir(part, 0o700, dir_fd=fd)
+                    made = True
                     os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
                 except FileExistsError:
                     pass
@@ -120,6 +122,8 @@ class Directories:
             finally:
                 os.close(fd)
             fd = child
+            if made and attributes.inherits(fd):  # else only what has the same project id could be moved in and kept by a link
+                attributes.put(fd, attributes.NONE)
         return fd
 
     def remove_directory(self, fs: FileSystem) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 
 from . import reserve
 from .clearing import names_in
@@ -52,11 +53,18 @@ class Room:
             reserve.release(fs.store_fd)
 
     def release_reserves(self) -> None:
+        """Where a file system does not let go of it (read-only by now), its room is of no use either: the next agent tries again."""
+        left = False
         for fs in self._directories.by_number.values():
             if fs.policy == TRACED:
-                self.release_reserve(fs)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._marker())
+                try:
+                    self.release_reserve(fs)
+                except OSError as error:
+                    left = True
+                    sys.stderr.write("acid: the reserve on %s stays there: %s\n" % (os.fsdecode(fs.mount_point), error.strerror))
+        if not left:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._marker())
 
     def _marker(self) -> bytes:
         """Says that there are some, to whoever comes after an agent that died before it had released them."""

@@ -14,13 +14,15 @@ import threading
 import traceback
 import typing as t
 
-from .errors import AcidError, Denied
+from .errors import AcidError, Denied, NotOnDisk
 from .trace.calls import AUDIT_AARCH64, AUDIT_I386, AUDIT_X86_64, MACHINES, Call
 from .trace.capture import Capture
 from .trace.notify import BATCH, Gone, Listener, answer_orphans
 from .trace.resolve import Resolver
+from .trace.subjects import Pretended
 
 CAPTURE, LET_RUN, REFUSE = "capture", "let run", "refuse"
+_DONE = -1
 _KNOWN = (AUDIT_X86_64, AUDIT_AARCH64, AUDIT_I386)
 
 
@@ -135,7 +137,9 @@ class Tracer(threading.Thread):
 
     def _answer(self, note: t.Any, number: int) -> None:
         """While the lock is held: what was looked up for the next call holds only if this one runs before."""
-        if number:
+        if number == _DONE:
+            self._listener.pretend(note.id)
+        elif number:
             self._listener.refuse(note.id, number)
         else:
             self._listener.proceed(note.id)
@@ -152,7 +156,7 @@ class Tracer(threading.Thread):
         return True
 
     def _judge(self, note: t.Any) -> int:
-        """The errno to answer; 0 lets the call run."""
+        """The errno to answer; 0 lets the call run; _DONE: it does not run, and is answered as if it had."""
         self.threads.add(note.thread)
         if self.mode == CAPTURE:
             return self._image(note)
@@ -165,11 +169,15 @@ class Tracer(threading.Thread):
             return errno.EIO
         try:
             self._capture.handle(note, call, self.step, self.resolver)
+        except Pretended:
+            return _DONE
         except Denied as error:
             self._denied(self.step, str(error) if call.name in str(error) else "%s (%s)" % (error, call.name))
             return errno.EPERM
         except (OSError, AcidError) as error:
             self._failed(self.step, "%s: %s" % (call.name, error))
+            if isinstance(error, NotOnDisk) and self._lost is not None:
+                self._lost(str(error))
             return errno.EIO
         except Exception as error:
             traceback.print_exc()

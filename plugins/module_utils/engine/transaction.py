@@ -11,6 +11,7 @@ clean-up is left.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -33,6 +34,7 @@ from .report import summary
 from .store import Store
 from .trace.capture import Capture
 from .trace.images import Images
+from .trace.resolve import is_elsewhere
 from .tracer import CAPTURE, LET_RUN, REFUSE, Slots, Tracer
 from .undolog import Writer
 from .wanted import read
@@ -65,6 +67,7 @@ class OpenTransaction:
         self.step: Step | None = None
         self.processes = Processes()
         self._mode = CAPTURE  # of a tracer that comes
+        self._ending = False
         self.lease = Lease(journal, value)
         self.rebooting = value.state == states.WAITING_REBOOT
         self.doomed = ""
@@ -73,7 +76,8 @@ class OpenTransaction:
 
     def capture_probes(self, epoch: int) -> None:
         probes = Probes(self.options.get("probes"))
-        self.journal.set_probes(self.id, epoch, {probe.name: probe.capture() for probe in probes.before_files() if not probe.check()})
+        images = {probe.name: probe.capture() for probe in probes.before_files() if not probe.check()}
+        self.journal.set_probes(self.id, epoch, images, on_disk=self.store.durable)
 
     # -- steps -----------------------------------------------------------------------------------------------------------
 
@@ -125,8 +129,12 @@ class OpenTransaction:
             denied=self._deny,
             ended=ended,
         )
-        self.processes.main_started(step.n, process)
+        if tracer.resolver is not None:
+            tracer.resolver.careful = is_elsewhere(process)
         with self.lock:
+            if self._ending:  # it had begun its step before that: what it did would belong to no transaction
+                raise WrongState("Transaction %s is at its end: no step may start." % self.id, hint="Begin a new transaction.")
+            self.processes.main_started(step.n, process)
             tracer.mode = self._mode  # the step may have begun before the transaction was doomed, or ended
             if self._mode == CAPTURE and self._ended.pop(step.n, 0):
                 self._digest.ended(step.n, 0)  # one more process of the step: what the log says of its end does not hold any more
@@ -192,7 +200,8 @@ class OpenTransaction:
         if self._digested != self.step.n:
             self._note_left(self.step.n)
         if self.store.durable:
-            self.log.sync()  # HEAD may lag on the disk, and must not lead
+            with self._or_doom():
+                self.log.sync()  # HEAD may lag on the disk, and must not lead
         self.log.write_head()
         self._observations.write(self.journal, self.id)
         self.journal.seal_step(self.id, self.step.n)
@@ -229,11 +238,22 @@ class OpenTransaction:
             self.release_reserves()
             self.journal.set_state(self.id, states.DOOMED, reason=reason)
 
+    @contextlib.contextmanager
+    def _or_doom(self) -> t.Iterator[None]:
+        """What did not reach the disk may be lost, whatever a later attempt says: the kernel tells it once."""
+        try:
+            yield
+        except (OSError, JournalUnwritable) as error:
+            self._lost("what its steps did does not reach the disk: %s" % error)
+            raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.") from error
+
     def _turn_to(self, mode: str) -> None:
         self._mode = mode
         self.processes.turn_to(mode)
 
     def _refuse_unless_going_on(self) -> None:
+        if self._ending:
+            raise WrongState("Transaction %s is at its end." % self.id, hint="acidctl show %s tells what became of it." % self.id)
         if self.doomed:
             raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
         if self.rebooting:
@@ -313,16 +333,40 @@ class OpenTransaction:
             shutdown.mark(directory_of(self.id), boot_id())
 
     def sync(self) -> None:
-        self.log.write_head(durable=True)
-        for fs in self.store.by_number.values():
-            if fs.policy == TRACED:
-                kernel.syncfs(fs.mount_fd)
+        with self._or_doom():
+            self.log.write_head(durable=True)
+            for fs in self.store.by_number.values():
+                if fs.policy == TRACED:
+                    kernel.syncfs(fs.mount_fd)
 
     def commit(self, armed: t.Sequence[str]) -> Summary:
         start = time.monotonic()
         with self.lock:
             self._refuse_unless_going_on()
             self._observations.refuse_denied()
+            self._ending = True  # no step starts any more
+        try:
+            self._prepare(armed)
+            with self.lock:  # calls wait for what becomes of it
+                self.sync()
+                with self._or_doom():
+                    self.journal.set_state(self.id, states.COMMITTED)
+                self._turn_to(LET_RUN)
+        except BaseException:
+            self._ending = False
+            raise
+        # From here on nothing may fail: it is committed.
+        with contextlib.suppress(OSError):
+            self.release_reserves()
+        self.close()
+        try:
+            return self.summary(states.COMMITTED, time.monotonic() - start)
+        except (OSError, AcidError) as error:
+            sys.stderr.write("acid-agent: %s is committed, and its summary cannot be kept: %s\n" % (self.id, error))
+            return Summary(self.id, self.journal.get(self.id).name, states.COMMITTED, seconds=round(time.monotonic() - start, 3))
+
+    def _prepare(self, armed: t.Sequence[str]) -> None:
+        """All that the commit row says is written down, but for the sync."""
         known = {step.id for step in self.journal.steps(self.id)}
         missing = [step for step in armed if step not in known]
         if missing:
@@ -334,13 +378,6 @@ class OpenTransaction:
         self.seal()
         self._note_survivors()
         self.capture_probes(self.journal.get(self.id).epoch + 1)
-        with self.lock:  # calls wait for what becomes of it
-            self.sync()
-            self.journal.set_state(self.id, states.COMMITTED)
-            self._turn_to(LET_RUN)
-        self.release_reserves()
-        self.close()
-        return self.summary(states.COMMITTED, time.monotonic() - start)
 
     def _note_survivors(self) -> None:
         for number, command in self.processes.survivors():
@@ -352,11 +389,23 @@ class OpenTransaction:
     def kill_processes(self, first_step: int = 0) -> None:
         """Kill what steps from `first_step` on left running, and wait until their tracers have ended."""
         with self.lock:
+            if not first_step:
+                self._ending, self._mode = True, REFUSE
             chosen = self.processes.turn_to(REFUSE, first_step=first_step)
         self.processes.kill(chosen, first_step=first_step)
 
+    def abandon(self) -> None:
+        """An undo is about to take over, and depends on nothing of this: the failing disk may be the reason for it."""
+        for part in (self.release_reserves, self.seal, self.close):
+            try:
+                part()
+            except (OSError, AcidError) as error:
+                sys.stderr.write("acid-agent: at the end of %s: %s\n" % (self.id, error))
+
     def close(self) -> None:
         with self.lock:
+            if self._closed:
+                return
             self._closed = True
             self.capture.close()
         self.log.close()

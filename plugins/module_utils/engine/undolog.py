@@ -48,6 +48,7 @@ class Writer:
         self._window = Window(fd, os.fstat(fd).st_size)
         self.count, self._chain = head
         self._synced = 0
+        self._lost = ""
 
     @classmethod
     def create(cls, directory: str) -> Writer:
@@ -97,15 +98,18 @@ class Writer:
         self._chain = chain
 
     def sync(self) -> None:
-        """All records are on the disk when this returns. After an error nothing can be said of them any more: do not try it again."""
+        """All records are on the disk when this returns. After an error nothing can be said of them any more: each later call raises."""
         if self._synced == self.count:
             return
         try:
-            os.fdatasync(self._fd)
+            if not self._lost:
+                os.fdatasync(self._fd)
         except OSError as error:
+            self._lost = error.strerror or str(error)
+        if self._lost:
             raise JournalUnwritable(
-                "undo log %s/log does not reach the disk: %s" % (self._directory, error.strerror), hint="See to the disk, then roll back."
-            ) from error
+                "undo log %s/log does not reach the disk: %s" % (self._directory, self._lost), hint="See to the disk, then roll back."
+            )
         self._synced = self.count
 
     def write_head(self, *, durable: bool = False) -> None:
@@ -121,8 +125,10 @@ class Writer:
             os.close(fd)
 
     def close(self) -> None:
-        self._window.close()
-        os.close(self._fd)
+        try:
+            self._window.close()
+        finally:
+            os.close(self._fd)
 
 
 class Reader:

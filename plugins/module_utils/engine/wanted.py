@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from . import formats
+from .attributes import NONE, Attributes
 from .records import (
     COPY,
     LINK,
@@ -85,6 +87,8 @@ class Wanted:
     next_directory: int = 1
     next_number: int = 1
     last_epoch: int = 0
+    #: whether the log would say so if an inode that was kept in it had attributes
+    has_attributes: bool = False
 
     def xattrs_of(self, inode: Inode) -> tuple[tuple[bytes, bytes], ...] | None:
         """All extended attributes that the inode had; None: unchanged. For one kept in the log, those not recorded were not there."""
@@ -95,6 +99,11 @@ class Wanted:
         """Likewise its flags."""
         found = self.flags.get(inode)
         return found.flags if found is not None else 0 if self._in_log(inode) else None
+
+    def attributes_of(self, inode: Inode) -> Attributes | None:
+        """Likewise what else FS_IOC_FSGETXATTR knows of it; None also where the log is of an engine that did not ask."""
+        found = self.flags.get(inode)
+        return found.attributes if found is not None else NONE if self.has_attributes and self._in_log(inode) else None
 
     def _in_log(self, inode: Inode) -> bool:
         keep = self.keeps.get(inode)
@@ -177,7 +186,7 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
     """The state at the start of `epoch`, from the log in `directory`. `until`: leave out images of that epoch and later (for a
     step's own changes). JournalDamaged before anything is returned when the log fails its checks (I7). `after_power_cut`, `synced`: as
     Reader's."""
-    wanted, epochs = Wanted(), _Epochs(epoch)
+    wanted, epochs = Wanted(has_attributes=formats.has_attributes(directory)), _Epochs(epoch)
     reader = Reader(directory, after_power_cut=after_power_cut, synced=synced)
     for record in reader:
         if isinstance(record, EpochStarted):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from engine import transaction as module
-from engine.errors import JournalUnwritable
+from engine.errors import JournalUnwritable, WrongState
 from engine.journal import Journal
 from engine.model import Step
 from engine.store import Store
-from engine.tracer import CAPTURE, LET_RUN, REFUSE
+from engine.tracer import CAPTURE, REFUSE
 from engine.transaction import OpenTransaction
 from engine.undolog import Writer
 from engine.wanted import read
@@ -23,6 +23,7 @@ class PlayedTracer:
 
     def __init__(self, **known: object) -> None:
         self.step, self.mode, self.name, self.threads = known["step"], known["mode"], known["name"], set[int]()
+        self.resolver = None
 
     def start(self) -> None:
         pass
@@ -78,13 +79,15 @@ def test_a_step_that_began_before_the_transaction_was_doomed_may_do_nothing(open
     assert attach(made, step).mode == REFUSE
 
 
-def test_a_step_whose_process_comes_after_the_commit_is_let_run(opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_whose_process_comes_after_the_commit_is_refused(opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it did would be of a committed transaction, and unseen."""
     made, _log = opened
     step = begin(made)
     monkeypatch.setattr(made, "capture_probes", lambda _epoch: None)
     monkeypatch.setattr(made, "summary", lambda *_state: None)
     made.commit([step.id])
-    assert attach(made, step).mode == LET_RUN
+    with pytest.raises(WrongState, match="at its end"):
+        attach(made, step)
 
 
 def test_a_doom_that_the_disk_does_not_take_refuses_all_the_same(opened, monkeypatch: pytest.MonkeyPatch) -> None:

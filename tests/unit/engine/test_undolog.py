@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from engine import records
+from engine.attributes import Attributes
 from engine.errors import JournalDamaged, JournalUnwritable
 from engine.records import (
     Alias,
@@ -51,7 +52,7 @@ RECORDS = st.one_of(
     st.builds(Keep, U32, FS, HANDLE, HOW, U64, st.binary(max_size=5000)),
     st.builds(Basic, U32, FS, HANDLE, U32, U32, U32, U32, U64, I64, I64, PATH),
     st.builds(Xattrs, U32, FS, HANDLE, st.lists(st.tuples(NAME, st.binary(max_size=300)), max_size=5).map(tuple)),
-    st.builds(Flags, U32, FS, HANDLE, U32),
+    st.builds(Flags, U32, FS, HANDLE, U32, st.none() | st.builds(Attributes, U32, U32, U32, U32)),
     st.builds(Content, U32, FS, HANDLE, HOW, U64, U64, st.binary(max_size=5000)),
     st.builds(Value, U32, st.binary(max_size=300), st.binary(max_size=5000)),
     st.builds(Dropped, FS, HANDLE, U64),

@@ -14,13 +14,13 @@ import typing as t
 
 from .. import formats, health, recovery, retention, states, units, verify
 from ..drift.verdict import POLICIES
-from ..errors import AcidError, AgentUnavailable, FormatUnknown, NoTransaction, NotRoot, Usage, WrongState
+from ..errors import AcidError, AgentUnavailable, FormatUnknown, NoTransaction, NotRoot, UndoFailed, Usage, WrongState
 from ..journal import PATH, Journal
 from ..leftovers import kill_leftovers
 from ..model import Summary
 from ..paths import directory_of, own_hash
 from ..probes.registry import Probes, choose
-from ..rollback import Manner, keep_reserve, roll_back
+from ..rollback import Manner, keep_reserve, refuse, roll_back
 from . import client, debts
 
 Answer = dict[str, t.Any]
@@ -212,6 +212,7 @@ def _by_this_engine(arguments: argparse.Namespace, tx: str, answer: Answer) -> i
     value = journal.get(tx) if tx else journal.open_transaction()
     if value is None or not formats.known(directory_of(value.id)):
         return show(arguments, answer)
+    refuse(journal, value.id)
     kill_leftovers(journal, value.id)
     return _ended(arguments, roll_back(journal, value.id, Manner("asked for")))
 
@@ -230,7 +231,7 @@ def _ended(arguments: argparse.Namespace, done: Summary) -> int:
             say("  differs: %s" % sentence)
         for sentence in done.extra.get("told", ()):
             say("  note: %s" % sentence)
-    return 0 if done.state != states.UNDO_FAILED else 25
+    return 0 if done.state != states.UNDO_FAILED else UndoFailed.exit_code
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import stat
 
-from .. import kernel, restore
+from .. import attributes, kernel, restore
 from ..records import COPY, INLINE, Content, Keep
 from ..restore import proc
 from ..undoing.ground import Ground
@@ -28,6 +28,8 @@ def is_as_before(ground: Ground, inode: Inode, fd: int) -> bool:
     real = os.open(proc(fd), os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
     try:
         if flags is not None and kernel.get_flags(real) != flags.flags:
+            return False
+        if flags is not None and flags.attributes not in (None, attributes.get(real)):
             return False
         return content is None or _same(ground, inode, real, content)
     finally:

@@ -28,6 +28,7 @@ class Compensations(Steps):
                 raise WrongState(f"Transaction {tx} is {state}: no step may start.", hint="Begin a new transaction.")
             (n,) = db.execute("SELECT COALESCE(MAX(n), 0) + 1 FROM compensation WHERE tx = ?", (tx,)).fetchone()
             commands = None if host is None else rows.dump(host)
+            name, step, body = map(rows.storable, (name, step, body))
             row = (id, n, self.next_epoch(tx), None, name, step, body, commands, None, seconds, states.RECORDED, 0, "", "", 0, "")
             db.execute(f"INSERT INTO compensation (tx, {rows.COMPENSATION}) VALUES (?{',?' * len(row)})", (tx, *row))
             return rows.compensation(row)
@@ -64,7 +65,7 @@ class Compensations(Steps):
             states.check_compensation(self._compensation(tx, id).state, new)
             db.execute(
                 "UPDATE compensation SET state = ?, claim = '', claim_until_ns = 0, reason = ? WHERE tx = ? AND id = ?",
-                (new, reason, tx, id),
+                (new, rows.storable(reason), tx, id),
             )
             return self._compensation(tx, id)
 

@@ -15,9 +15,10 @@ class ProbeImages(Database):
     def set_probe(self, tx: str, epoch: int, name: str, image: dict[str, Any]) -> None:
         self.set_probes(tx, epoch, {name: image})
 
-    def set_probes(self, tx: str, epoch: int, images: dict[str, dict[str, Any]]) -> None:
-        """Images by the probe's name; the first one of an epoch wins."""
-        with self._write() as db:
+    def set_probes(self, tx: str, epoch: int, images: dict[str, dict[str, Any]], *, on_disk: bool = False) -> None:
+        """Images by the probe's name; the first one of an epoch wins. `on_disk`: when it returns, since what they are images of is changed
+        by others (PID 1), whose writes wait for no record of the log."""
+        with self._write(decision=on_disk) as db:
             rows = [(tx, epoch, name, dump(image)) for name, image in images.items()]
             db.executemany("INSERT OR IGNORE INTO probe VALUES (?,?,?,?)", rows)
 

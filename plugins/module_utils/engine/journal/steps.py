@@ -37,6 +37,7 @@ class Steps(Transactions):
                     )
                 return step
             (n,) = db.execute("SELECT COALESCE(MAX(n), 0) + 1 FROM step WHERE tx = ?", (tx,)).fetchone()
+            task, module, position = map(rows.storable, (task, module, position))
             step = Step(n, id, self.next_epoch(tx), task, module, position, no_log, states.STARTED, self._clock(), None, pid)
             db.execute(
                 f"INSERT INTO step (tx, {rows.STEP}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",

@@ -60,6 +60,17 @@ class Transactions(Database):
             )
         return tx
 
+    def refuse_undo(self, tx: str) -> None:
+        """Raises what `set_state` to ABORTING would: WrongState, Busy or Blocked. An ABORTED transaction is refused nothing."""
+        with self._read():
+            found = self.get(tx)
+            if found.state not in (states.ABORTED, states.UNDO_FAILED):
+                states.check(found.state, states.ABORTING)
+            if found.state == states.COMMITTED:
+                if not found.images:
+                    raise images_gone(tx)
+                self._refuse_second(but=tx)
+
     def _refuse_second(self, *, but: str = "") -> None:
         holder = self._open()
         if holder is not None and holder.id != but:
@@ -122,6 +133,8 @@ class Transactions(Database):
             old = self.get(tx)
             if not states.check(old.state, new):
                 return old
+            if old.state == states.COMMITTED and not old.images:
+                raise images_gone(tx)
             if new in states.OPEN and old.state not in states.OPEN:
                 self._refuse_second(but=tx)
             ended = None if new in states.OPEN else self._clock()
@@ -132,7 +145,7 @@ class Transactions(Database):
     def set_deadline(self, tx: str, deadline: float | None) -> None:
         self._update(tx, "deadline = ?", deadline)
 
-    def go_on(self, tx: str, *, boot_id: str, deadline: float) -> None:
+    def go_on(self, tx: str, *, boot_id: str, deadline: float | None) -> None:
         """After a planned reboot the transaction goes on in another boot (invariant I8). On the disk when it returns."""
         with self._write(decision=True) as db:
             self.get(tx)
@@ -161,6 +174,12 @@ class Transactions(Database):
         with self._write() as db:
             if db.execute(f"UPDATE tx SET {assignment} WHERE id = ?", (value, tx)).rowcount != 1:
                 self.get(tx)
+
+
+def images_gone(tx: str) -> WrongState:
+    return WrongState(
+        f"The images of transaction {tx} are gone: its retention has ended.", hint="acidctl list shows which can be rolled back."
+    )
 
 
 def _new_id(now_ns: int) -> str:

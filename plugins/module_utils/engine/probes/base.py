@@ -130,6 +130,10 @@ class Probe(ABC):
         """The rest, when every file is back."""
         return NOTHING
 
+    def damage(self, image: Image) -> str:
+        """What is wrong with what lies beside the journal for this image, as a sentence; empty when it is as it was stored (I7)."""
+        return ""
+
     def discard(self, kept: Iterable[Image]) -> None:
         """Forget what lies beside the journal for other images than these."""
         return

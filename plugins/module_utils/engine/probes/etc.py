@@ -221,6 +221,13 @@ class Etc(Probe):
             raise OSError(0, "the list of files that the probe etc made is missing or damaged: its files are not put back")
         return found
 
+    def damage(self, image: Image) -> str:
+        found = load(self._contents, image["manifest"])
+        if found is None:
+            return "the list of files that the probe etc made is missing or damaged"
+        wrong = sorted(path for path, entry in found.inside.items() if entry.digest and self._contents.get(entry.digest) is None)
+        return "the probe etc's image of %s is missing or damaged" % os.fsdecode(wrong[0]) if wrong else ""
+
     def _seen_before(self, then: Manifest, now: Manifest) -> Manifest:
         """Without trees of which the image of an older engine knows nothing: what is in them is not new."""
         unknown = tuple(tree + b"/" for tree in self._trees if not _was_looked_at(tree, then))

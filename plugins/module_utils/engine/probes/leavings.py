@@ -59,10 +59,22 @@ def gone_again(paths: list[str], circumstances: Circumstances, *, in_use: Callab
         if path in used.directories or bound or used.inodes & {(info.dev, info.ino) for info in found.values()}:
             continue
         with contextlib.suppress(OSError):  # somebody has just put something into it: then it is theirs
-            for one in sorted(found, reverse=True):
-                (os.rmdir if stat.S_ISDIR(found[one].mode) else os.unlink)(one)
+            _take_away(path, found)
             outcome += Outcome(actions=(f"{path} is gone again",))
     return outcome
+
+
+def _take_away(top: str, found: dict[str, Stat]) -> None:
+    """By directory handles: it may be a service's own directory, whose user can put a symlink where a directory was."""
+    if stat.S_ISDIR(found[top].mode):
+        for folder, folders, files, fd in os.fwalk(top, topdown=False):
+            for name in files + folders:
+                known = found.get(f"{folder}/{name}")
+                if known is not None:
+                    (os.rmdir if stat.S_ISDIR(known.mode) else os.unlink)(name, dir_fd=fd)
+        os.rmdir(top)
+    else:
+        os.unlink(top)
 
 
 def _dead(top: str) -> dict[str, Stat]:

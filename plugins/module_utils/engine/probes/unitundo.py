@@ -114,7 +114,7 @@ class UnitUndo:
     def _remember(self, held: list[str], memory: str) -> frozenset[str]:
         """And what attempts that died have held: written before it is stopped, since systemd may forget what is down with its times."""
         known = set(held)
-        if memory:
+        if memory and self._left is not None:  # an undo of an open transaction goes by when a unit was moved
             mine = f"{self._manager.uid} "
             with open(memory, "a+", encoding="utf-8") as file:
                 file.seek(0)

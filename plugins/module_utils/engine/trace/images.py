@@ -18,7 +18,7 @@ import stat
 import time
 import typing as t
 
-from .. import kernel, records
+from .. import attributes, kernel, records
 from ..errors import Denied, StepRefused
 from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, mounts_of, policy
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
@@ -38,12 +38,13 @@ from ..records import (
     Xattrs,
 )
 from ..store import Store
+from ..storedirs import HIDDEN
 from ..undolog import Writer
 from ..xattrs import pairs_of_mode, read_xattrs
 from .bodies import contents_of, target_of
 from .resolve import Place
 from .scope import CONTENTS_LEFT, OUTSIDE_PATHS, below
-from .subjects import Aspects, Directory, Inode, Key, Observed, Where
+from .subjects import Aspects, Directory, Inode, InStore, Key, Observed, Where
 
 #: A kept link keeps a lock file alive for those who wait for its end (TRACE.md 12), so what is as small as one is copied.
 SMALL = 1024
@@ -80,7 +81,7 @@ class Images:
         self._file_systems: set[int] = set(store.by_number)
         self._observed: set[tuple[str, str, int]] = set()
         self._hidden_devices: set[int] = set()
-        self.epoch_start = 0
+        self.epoch_start = self._offset = 0
         self.step = self.thread = 0
         #: whether calls of other threads may be running
         self.raced = False
@@ -108,7 +109,9 @@ class Images:
         fine stamps too. What is born in the very tick in which the epoch begins may be taken for old, which costs an image and no more."""
         self.settle_all()
         self._forget()
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self.epoch_start = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        self._offset = self.epoch_start - boot
         self.log.append(EpochStarted(epoch, step))
 
     def forget(self) -> None:
@@ -116,8 +119,9 @@ class Images:
         self._forget()
 
     def born(self, fs: FileSystem, state: Stat) -> bool:
-        """Whether the inode was made in this epoch. The upper bound keeps out birth times in the future, from a clock that was wrong."""
-        return fs.birth_times and self.epoch_start < state.btime <= time.clock_gettime_ns(time.CLOCK_REALTIME)
+        """Whether the inode was made in this epoch. The upper bound keeps out birth times in the future, from a clock that was wrong. It
+        goes by a clock that nobody sets: were one that is behind set right in the course of a step, all newer files would be newborn."""
+        return fs.birth_times and self.epoch_start < state.btime <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._offset
 
     def tell(self, kind: str, text: str) -> None:
         """Say what the trace saw. Raises Denied for what no image can undo, where the transaction's policy forbids it."""
@@ -168,28 +172,34 @@ class Images:
         return state[:3] if state.btime else (state.dev, state.ino, self.reader.handle(dirfd, name, flags))
 
     def directory(self, fd: int, state: Stat) -> Directory | None:
-        """The directory of `fd`, known to the log; None where no images are taken."""
+        """The directory of `fd`, known to the log; None where no images are taken. Raises InStore."""
         known = self._directories.get(state[:3])  # keys without a birth time look otherwise
         if known is not None:
-            return None if known.outside else known
+            return self._unless_outside(known)
         fs = self.traced(state.dev, fd)
         if fs is None:
             return None
         key = self.key(state, fd, b"", AT_EMPTY_PATH)
         known = self._directories.get(key)
         if known is not None:
-            return None if known.outside else known
+            return self._unless_outside(known)
         handle = self.reader.handle(fd, b"", AT_EMPTY_PATH)
         path = self.path(fs, handle)
+        in_store = HIDDEN in path.split(b"/")
         known = Directory(
-            self._next_directory, fs, path, below(path, self.outside) or b"/.acid-store" in path, below(path, CONTENTS_LEFT), handle
+            self._next_directory, fs, path, in_store or below(path, self.outside), in_store, below(path, CONTENTS_LEFT), handle
         )
         self._next_directory += 1
         self._directories[key] = self.by_number[known.number] = known
-        if known.outside:
-            return None
-        self.log.append(DirectorySeen(known.number, fs.number, handle, path))
-        return known
+        if not known.outside:
+            self.log.append(DirectorySeen(known.number, fs.number, handle, path))
+        return self._unless_outside(known)
+
+    @staticmethod
+    def _unless_outside(known: Directory) -> Directory | None:
+        if known.in_store:
+            raise InStore("%s: before-images lie there, which no step may change" % os.fsdecode(known.path))
+        return None if known.outside else known
 
     @staticmethod
     def path(fs: FileSystem, handle: bytes) -> bytes:
@@ -307,11 +317,11 @@ class Images:
         if flags and key not in self._seen_flags and stat.S_IFMT(state.mode) in (stat.S_IFREG, stat.S_IFDIR):
             fd = fs.open(handle, os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME)
             try:
-                found = kernel.get_flags(fd)
+                found, others = kernel.get_flags(fd), attributes.get(fd)
             finally:
                 os.close(fd)
-            if found or not kept:
-                self.log.append(Flags(self.step, fs.number, handle, found))
+            if found or others not in (None, attributes.NONE) or not kept:
+                self.log.append(Flags(self.step, fs.number, handle, found, others))
                 self._seen_flags.add(key)
         if key not in self._seen_basic:
             self.basic(fs, handle, state, key, path)

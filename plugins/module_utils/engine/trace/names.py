@@ -9,11 +9,12 @@ import stat
 
 from ..errors import StepRefused
 from ..kernel import AT_FDCWD, Stat
+from ..storedirs import HIDDEN
 from .caller import Arguments, Caller, signed, value
 from .calls import Call
 from .images import Images
 from .resolve import Place
-from .subjects import BASIC, Inode
+from .subjects import BASIC, Inode, InStore, Pretended
 
 _AT_REMOVEDIR = 0x200
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
@@ -67,16 +68,20 @@ class Names:
         if place is None:
             return
         try:
+            if place.name == HIDDEN:
+                raise Pretended
             self._removed(place, is_rmdir)
+        except InStore:  # by what empties a whole tree (rsync --delete, find -delete): to it the store is as good as not there
+            raise Pretended from None
         finally:
             os.close(place.fd)
 
     def _removed(self, place: Place, is_rmdir: bool) -> None:
         images, found, name = self._images, place.found, place.name
-        if name is None or found is None or found.dev != place.parent.dev or stat.S_ISDIR(found.mode) != is_rmdir or self._not_empty(found):
+        if name is None or found is None or found.dev != place.parent.dev or stat.S_ISDIR(found.mode) != is_rmdir:
             return
         directory = images.directory(place.fd, place.parent)
-        if directory is None:
+        if directory is None or self._not_empty(found):
             return
         if is_rmdir:
             self._caller.newborn.forget()
@@ -123,6 +128,8 @@ class Names:
         images, source, target = self._images, old.found, new.found
         if old.name is None or new.name is None or old.parent.dev != new.parent.dev:
             return
+        if HIDDEN in (old.name, new.name):
+            raise InStore("%s is not to be moved: before-images lie there" % os.fsdecode(HIDDEN))
         if source is None or (target is not None and (target.key == source.key or flags & _RENAME_NOREPLACE)):
             return
         if any(found is not None and stat.S_ISDIR(found.mode) for found in (source, target)):

@@ -23,7 +23,8 @@ class Newborn:
 
     def __init__(self, images: Images) -> None:
         self._images = images
-        self._paths: set[bytes] = set()
+        #: to the directory's number
+        self._paths: dict[bytes, int] = {}
         #: these and all directories above them
         self._prefixes: set[bytes] = set()
 
@@ -36,7 +37,10 @@ class Newborn:
         if not self._paths:
             return False
         head, _slash, name = path.rpartition(b"/")
-        return head in self._paths and path not in self._prefixes and name not in _DOTS
+        number = self._paths.get(head)
+        if number is None or path in self._prefixes or name in _DOTS:
+            return False
+        return number not in self._images.received_old  # by now
 
     def born(self, state: Stat) -> bool:
         """Whether this inode was made in the epoch."""
@@ -57,7 +61,7 @@ class Newborn:
         directory = images.directory(place.fd, parent)
         if directory is None or directory.number in images.received_old:
             return
-        self._paths.add(head)
+        self._paths[head] = directory.number
         while head and head not in self._prefixes:
             self._prefixes.add(head)
             head = head.rpartition(b"/")[0]

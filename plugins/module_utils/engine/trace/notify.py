@@ -120,6 +120,10 @@ class Listener:
         """Let the kernel run the call as it is."""
         self._send(_ANSWER.pack(id_, 0, 0, _CONTINUE))
 
+    def pretend(self, id_: int) -> None:
+        """Answer 0, and do not run the call."""
+        self._send(_ANSWER.pack(id_, 0, 0, 0))
+
     def refuse(self, id_: int, number: int) -> None:
         """Make the call fail with errno `number`."""
         self._send(_ANSWER.pack(id_, 0, -number, 0))

@@ -106,6 +106,16 @@ class Memory:
         return self.string(tid, first), self.string(tid, second)
 
 
+def is_elsewhere(process: int) -> bool:
+    """Whether the process has another root or mount namespace than this one: a session of pam_namespace, or of an sshd with PrivateTmp."""
+    try:
+        root = os.stat("/proc/%d/root/" % process)
+        namespace = os.stat("/proc/%d/ns/mnt" % process)
+    except OSError:  # it is about to be gone
+        return True
+    return not (os.path.samestat(root, os.stat("/")) and os.path.samestat(namespace, os.stat("/proc/self/ns/mnt")))
+
+
 class Resolver:
     """Resolves paths for the threads of one step. Not thread-safe: buffers are reused.
 

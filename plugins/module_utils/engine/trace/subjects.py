@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ..errors import StepRefused
 from ..filesystems import FileSystem
 from ..kernel import Stat
 
@@ -15,14 +16,23 @@ Where = tuple[int, bytes]
 
 
 class Directory(t.NamedTuple):
-    """A directory in which a step changes places; `outside`: no images are taken there."""
+    """A directory in which a step changes places; `outside`: no images are taken there; `in_store`: images lie there."""
 
     number: int
     fs: FileSystem
     path: bytes
     outside: bool
+    in_store: bool
     contents_left: bool
     handle: bytes
+
+
+class InStore(StepRefused):
+    """A step is about to change something in the store."""
+
+
+class Pretended(Exception):
+    """The call is not to be made, and its caller to be told that it has succeeded."""
 
 
 class Observed(t.NamedTuple):

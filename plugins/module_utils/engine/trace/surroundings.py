@@ -43,6 +43,7 @@ class Surroundings:
         if path:
             self._caller.workplace.let_go()
         if path and not below(path, _NOT_DOERS):
+            self._caller.newborn.forget()  # it may mount something there
             self._images.tell(ASKED, os.fsdecode(path))
 
     def socketcall(self, arguments: Arguments, call: Call) -> None:

@@ -11,7 +11,7 @@ import os
 import stat
 import typing as t
 
-from .. import kernel
+from .. import attributes, kernel
 from ..clearing import names_in, unlock
 from ..filesystems import TRACED, FileSystem
 from ..kernel import Reader, Stat
@@ -100,11 +100,20 @@ class Ground:
         fd = self.inode(seen.fs, seen.handle, os.O_RDONLY | os.O_DIRECTORY)
         if fd < 0:
             self._no_more.add(number)
+            self.forgotten(seen.fs, seen.path)
             return None
         if len(self._open) > _OPEN_DIRECTORIES:
             os.close(self._open.pop(next(iter(self._open))))
         self._open[number] = fd
         return fd
+
+    def forgotten(self, fs: int, path: bytes) -> bool:
+        """Of vfat and its like a handle holds only while the inode is in memory: what is still there by its path is not moot."""
+        system = self.file_systems.get(fs)
+        lost = system is not None and not system.links and os.path.lexists(path)
+        if lost:
+            self.differs(path, "not looked at: %s cannot tell any more whether it is the same" % (system.fstype.decode() if system else ""))
+        return lost
 
     def path(self, entry: Entry) -> str:
         return os.fsdecode(self.wanted.directories[entry.directory].path + b"/" + entry.name)
@@ -171,14 +180,34 @@ class Ground:
         flags = os.O_RDONLY | os.O_NONBLOCK
         real = os.open(name, flags | os.O_NOFOLLOW, dir_fd=dirfd) if name else os.open(proc(dirfd), flags)
         try:
-            number = next(number for number, fs in self.file_systems.items() if fs.dev == state.dev)
-            if not self._knows_flags(number, handle):
-                record = Flags(0, number, handle, kernel.get_flags(real))
-                self.log.append(record)
-                self.wanted.flags[number, handle] = record
+            self._remember_flags(state.dev, handle, real)
             unlock(real)
         finally:
             os.close(real)
+
+    def entering(self, directory: int, act: t.Callable[[], T]) -> T:
+        """Move something there; where that is refused since its project id is another one (attributes.py), the directory does not hand on
+        its own for so long."""
+        try:
+            return act()
+        except OSError as error:
+            now = attributes.get(directory)
+            if error.errno != errno.EXDEV or now is None or not now.xflags & attributes.PROJINHERIT:
+                raise
+        state = self.reader.stat(directory, b"", kernel.AT_EMPTY_PATH)
+        self._remember_flags(state.dev, self.reader.handle(directory, b"", kernel.AT_EMPTY_PATH), directory)
+        attributes.put(directory, now._replace(xflags=now.xflags & ~attributes.PROJINHERIT))
+        try:
+            return act()
+        finally:
+            attributes.put(directory, now)
+
+    def _remember_flags(self, dev: int, handle: bytes, fd: int) -> None:
+        number = next(number for number, fs in self.file_systems.items() if fs.dev == dev)
+        if not self._knows_flags(number, handle):
+            record = Flags(0, number, handle, kernel.get_flags(fd), attributes.get(fd))
+            self.log.append(record)
+            self.wanted.flags[number, handle] = record
 
     def _knows_flags(self, fs: int, handle: bytes) -> bool:
         return any(self.wanted.inode(number, known) == handle for number, known in self.wanted.flags if number == fs)

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Inodes: contents, owner, mode, extended attributes and times; directories' times after all others; inode flags last."""
+"""Inodes: contents, owner, mode, extended attributes and times; directories' times after all others; project ids and inode flags last."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 import typing as t
 
-from .. import kernel, restore
+from .. import attributes, kernel, restore
 from ..records import Basic, Value
 from ..reserve import FULL
 from ..wanted import Inode
@@ -42,11 +44,26 @@ class Inodes:
             try:
                 fd = self._open(path_fd)
                 try:
+                    self._make_ready(fd, inode)
                     self._places.write_image(fd, inode[0], content.how, content.number, content.data, content.size)
                 finally:
                     os.close(fd)
             finally:
                 os.close(path_fd)
+
+    def _make_ready(self, fd: int, inode: Inode) -> None:
+        """A file with data takes no other hint of extent size; one that is to have another is emptied first."""
+        wanted = self._wanted.attributes_of(inode)
+        if wanted is None:
+            return
+        with contextlib.suppress(OSError):  # the verification tells
+            try:
+                attributes.put(fd, wanted)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                os.ftruncate(fd, 0)
+                attributes.put(fd, wanted)
 
     def _open(self, path_fd: int) -> int:
         return self._ground.unlocking(lambda: os.open(restore.proc(path_fd), os.O_RDWR | os.O_NONBLOCK | os.O_NOATIME), (path_fd, b""))
@@ -56,7 +73,7 @@ class Inodes:
             return
         fd = self._ground.inode(*inode)
         if fd < 0:
-            if inode[0] in self._ground.file_systems:
+            if inode[0] in self._ground.file_systems and not self._ground.forgotten(inode[0], basic.path):
                 self._ground.outcome.moot.append(os.fsdecode(basic.path))
             return
         pairs = self._wanted.xattrs_of(inode)
@@ -84,6 +101,8 @@ class Inodes:
             if fd < 0:
                 continue
             try:
+                if flags.attributes is not None:
+                    self._put_attributes(fd, flags.attributes)
                 kernel.set_flags(fd, flags.flags)
             except OSError as error:
                 if flags.flags:
@@ -91,6 +110,10 @@ class Inodes:
                     self._ground.differs(basic.path if basic is not None else b"an inode", "inode flags: %s" % error.strerror)
             finally:
                 os.close(fd)
+
+    def _put_attributes(self, fd: int, wanted: attributes.Attributes) -> None:
+        with contextlib.suppress(OSError):  # the verification tells
+            self._ground.unlocking(lambda: attributes.put(fd, wanted), (fd, b""))
 
     def values(self) -> None:
         """Settings of the kernel, the latest first. Some are coupled (net.ipv4.conf.all.forwarding sets that of each interface), so
@@ -134,3 +157,19 @@ class Inodes:
                     self._ground.differs(basic.path, ", ".join(wrong))
             finally:
                 os.close(fd)
+        for inode, flags in self._wanted.flags.items():
+            if flags.attributes is not None and inode not in self._places.finished:
+                self._verify_attributes(inode, flags.attributes, skip)
+
+    def _verify_attributes(self, inode: Inode, wanted: attributes.Attributes, skip: t.Collection[str]) -> None:
+        basic = self._wanted.basics.get(inode)
+        path = os.fsdecode(basic.path) if basic is not None else "an inode"
+        fd = -1 if path in skip else self._ground.inode(*inode, os.O_RDONLY | os.O_NONBLOCK)
+        if fd < 0:
+            return
+        try:
+            wrong = attributes.differences(attributes.get(fd), wanted)
+            if wrong and not self._ground.only_in_store(inode[0], fd):
+                self._ground.differs(path, ", ".join(wrong))
+        finally:
+            os.close(fd)

@@ -17,7 +17,8 @@ import os
 import stat
 import typing as t
 
-from .. import kernel, restore
+from .. import attributes, kernel, restore
+from ..attributes import Attributes
 from ..kernel import AT_EMPTY_PATH
 from ..records import COPY, INLINE, LINK, Basic, Content, Entry
 from ..reserve import FULL
@@ -77,12 +78,13 @@ class Places:
         staging, name = ground.staging(entry.fs), ground.staged_name(b"d", entry.fs, entry.handle)
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=staging)
-        if self._wanted.flags_of((entry.fs, entry.handle)) == 0:
-            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=staging)
-            try:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=staging)
+        try:
+            if self._wanted.flags_of((entry.fs, entry.handle)) == 0:
                 kernel.clear_flags(fd)
-            finally:
-                os.close(fd)
+            self._put_attributes(fd, entry)  # now: symbolic links made in it get its project id, and cannot be given one
+        finally:
+            os.close(fd)
         ground.alias(entry.fs, entry.handle, ground.reader.handle(staging, name))
 
     # -- 2, 3 ------------------------------------------------------------------------------------------------------------
@@ -138,11 +140,14 @@ class Places:
                     where = os.fsdecode(ground.file_systems[entry.fs].path_of(fd))
                     ground.differs(ground.path(entry), "the directory could not be found again (last seen at %s)" % where)
                     return
-                ground.unlocking(
-                    lambda: os.rename(name, entry.name, src_dir_fd=source, dst_dir_fd=directory),
-                    (directory, b""),
-                    (source, b""),
-                    (source, name),
+                ground.entering(
+                    directory,
+                    lambda: ground.unlocking(
+                        lambda: os.rename(name, entry.name, src_dir_fd=source, dst_dir_fd=directory),
+                        (directory, b""),
+                        (source, b""),
+                        (source, name),
+                    ),
                 )
             finally:
                 os.close(source)
@@ -162,7 +167,7 @@ class Places:
             return
         fd = ground.inode(*inode)
         if fd < 0:
-            if only and ground.found(entry) is None:
+            if only and (ground.found(entry) is None or (not stat.S_ISREG(entry.mode) and attributes.inherits(directory))):
                 # straight into its place: if we die here, the next undo finds a stranger and replaces it
                 self._remake(entry, directory, entry.name)
                 return
@@ -198,11 +203,14 @@ class Places:
         """From the store to the place, over what is there; False when the store has it no more."""
         ground, staging = self._ground, self._ground.staging(entry.fs)
         try:
-            ground.unlocking(
-                lambda: os.rename(name, entry.name, src_dir_fd=staging, dst_dir_fd=directory),
-                (directory, b""),
-                (directory, entry.name),
-                (staging, name),
+            ground.entering(
+                directory,
+                lambda: ground.unlocking(
+                    lambda: os.rename(name, entry.name, src_dir_fd=staging, dst_dir_fd=directory),
+                    (directory, b""),
+                    (directory, entry.name),
+                    (staging, name),
+                ),
             )
         except FileNotFoundError:
             return False
@@ -220,11 +228,13 @@ class Places:
             else:
                 ground.differs(ground.path(entry), "is gone, and there is no image of it")
             return False
-        with contextlib.suppress(FileNotFoundError):
-            if dirfd == ground.staging(entry.fs):
+        if dirfd == ground.staging(entry.fs):
+            with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=dirfd)  # of an undo that died
+        elif kind != stat.S_IFREG:
+            self._unlink(entry)
         make = {stat.S_IFREG: self._make_file, stat.S_IFLNK: self._make_symlink}.get(kind, self._make_special)
-        ground.unlocking(lambda: make(inode, basic, dirfd, name), (dirfd, b""))
+        ground.unlocking(lambda: make(entry, basic, dirfd, name), (dirfd, b""))
         ground.alias(entry.fs, entry.handle, ground.reader.handle(dirfd, name))
         return True
 
@@ -234,11 +244,31 @@ class Places:
         directory, fs = self._ground.directory(entry.directory), self._ground.file_systems[entry.fs]
         return directory is not None and fs.path_of(directory).startswith(fs.path_of(self._ground.staging(entry.fs)) + b"/")
 
-    def _make_file(self, inode: Inode, basic: Basic, dirfd: int, name: bytes) -> None:
+    def _put_attributes(self, fd: int, entry: Entry) -> bool:
+        """Give the new inode its project id and the like; whether it has them. What an older engine's log does not say, it gets from the
+        directory, as if it were born there."""
+        inode = (entry.fs, entry.handle)
+        wanted = self._wanted.attributes_of(inode)
+        if wanted is None:
+            directory = self._ground.directory(entry.directory)
+            above = attributes.get(directory) if directory is not None else None
+            if above is None or not above.xflags & attributes.PROJINHERIT:
+                return True
+            flags = self._wanted.flags_of(inode) or 0
+            wanted = Attributes(attributes.PROJINHERIT if flags & kernel.FS_PROJINHERIT_FL else 0, 0, above.projid, 0)
+        try:
+            attributes.put(fd, wanted)
+        except OSError:
+            return False
+        return True
+
+    def _make_file(self, entry: Entry, basic: Basic, dirfd: int, name: bytes) -> None:
         """With its metadata at once, while it is open: most of what an undo makes anew are many small files."""
+        inode = (entry.fs, entry.handle)
         image = self._wanted.contents.get(inode) or self._wanted.keeps[inode]
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dirfd)
         try:
+            complete = self._put_attributes(fd, entry)  # before there is data: XFS takes a hint of extent size only then
             if image.data or image.how == COPY:
                 size = image.size if isinstance(image, Content) else basic.size
                 self.write_image(fd, inode[0], image.how, image.number, image.data, size)
@@ -247,15 +277,15 @@ class Places:
             restore.set_times(fd, basic)
             if self._ground.store.durable:
                 os.fsync(fd)  # its Alias may be on the disk before its data
-            if kernel.get_flags(fd) == self._wanted.flags_of(inode) and not restore.differences(fd, basic, None, sized=True):
+            if complete and kernel.get_flags(fd) == self._wanted.flags_of(inode) and not restore.differences(fd, basic, None, sized=True):
                 self.finished.add(inode)
         finally:
             os.close(fd)
 
-    def _make_symlink(self, inode: Inode, basic: Basic, dirfd: int, name: bytes) -> None:
-        os.symlink(self._wanted.keeps[inode].data, name, dir_fd=dirfd)
+    def _make_symlink(self, entry: Entry, basic: Basic, dirfd: int, name: bytes) -> None:
+        os.symlink(self._wanted.keeps[entry.fs, entry.handle].data, name, dir_fd=dirfd)
 
-    def _make_special(self, inode: Inode, basic: Basic, dirfd: int, name: bytes) -> None:
+    def _make_special(self, entry: Entry, basic: Basic, dirfd: int, name: bytes) -> None:
         os.mknod(name, basic.mode, basic.rdev, dir_fd=dirfd)
 
     def write_image(self, fd: int, fs: int, how: int, number: int, data: bytes, size: int) -> None:
