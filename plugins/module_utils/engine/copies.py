@@ -34,11 +34,15 @@ def damaged(store: Store, wanted: Wanted) -> list[str]:
 
 
 def lost(store: Store, wanted: Wanted, *, untouched: bool) -> list[str]:
-    """A sentence for each kept link that is not in the store. Unless the store is `untouched`, one whose inode has a name elsewhere is none
-    of these: an undo that died has put it back, or the call for which it was kept had not come to pass before a power cut."""
+    """A sentence for each kept link that a place needs and that is not in the store. Unless the store is `untouched`, one whose inode has a
+    name elsewhere is none of these: an undo that died has put it back, or the call for which it was kept had not come to pass before a
+    power cut. Nor is what was born in an earlier step: a power cut may have taken it whole."""
     sentences = []
     names: dict[int, frozenset[bytes]] = {}
-    for image in wanted.keeps.values():
+    needed = {(entry.fs, entry.handle) for entry in wanted.entries.values() if entry.mode}
+    for inode, image in wanted.keeps.items():
+        if inode not in needed:
+            continue
         seen = wanted.file_systems[image.fs]
         fs = store.by_number.get(image.fs) or store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point) if image.how == LINK else None
         if fs is None or fs.policy != TRACED:

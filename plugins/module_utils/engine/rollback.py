@@ -49,8 +49,6 @@ _CUT = (
     "what has one is as before, the rest is unknown"
 )
 
-_UNTOUCHED = (states.ACTIVE, states.DOOMED, states.COMMITTED)
-
 
 class Manner(t.NamedTuple):
     """How to roll back. `payer`: who runs compensations (the host); `on_drift`: instead of the transaction's own option; `killed`: steps of
@@ -117,7 +115,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         journal.drop_notes(tx, kind)
     store = Store(tx, durable=value.durable)
     try:
-        wanted, log, cut = _read_log(journal, tx, store, untouched=value.state in _UNTOUCHED)
+        wanted, log, cut = _read_log(journal, tx, store, untouched=value.state == states.COMMITTED)
     except JournalDamaged as error:
         store.close()
         journal.note(tx, DIFFERS, str(error))
