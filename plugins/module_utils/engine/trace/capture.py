@@ -22,7 +22,12 @@ from .names import Names
 from .newborn import Newborn
 from .notify import Note
 from .resolve import Elsewhere, Resolver
+from .subjects import InStore, Pretended
 from .surroundings import Surroundings
+
+#: Programs that empty a whole tree, or change the owner of all that is in it (rsync --delete, chown -R), come to a store in it too: to them
+#: it is as good as not there.
+_PRETENDED = ("remove", "mode", "owner", "basic", "xattr", "flags")
 
 
 class Capture:
@@ -67,7 +72,8 @@ class Capture:
         self._caller.turns.let_run = let_run
 
     def handle(self, note: Note, call: Call, step: int, resolver: Resolver) -> None:
-        """Take all images that `call` needs. It is to be let run before the lock is given back."""
+        """Take all images that `call` needs. It is to be let run before the lock is given back. Pretended: it is not to be run, and its caller
+        to be told that it has succeeded."""
         images, caller = self.images, self._caller
         images.step, images.thread = step, note.thread
         caller.resolver, caller.thread = resolver, note.thread
@@ -83,6 +89,10 @@ class Capture:
                     handler(note.arguments, call)
         except WillFail:
             pass
+        except InStore:
+            if call.does in _PRETENDED:
+                raise Pretended from None
+            raise
         except Elsewhere:
             images.tell(IRREVERSIBLE, "%s on a FUSE or network file system" % call.name)
 

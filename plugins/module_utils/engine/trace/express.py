@@ -11,11 +11,12 @@ from __future__ import annotations
 import stat
 
 from ..kernel import Stat
+from ..storedirs import HIDDEN
 from .caller import Caller
 from .images import Images
 from .subjects import Directory
 
-_DOTS = (b".", b"..")
+_NOT_HERE = (b".", b"..", HIDDEN)
 
 
 class Express:
@@ -33,7 +34,7 @@ class Express:
         images, caller = self._images, self._caller
         workplace = caller.workplace
         state = workplace.state
-        if state is None or images.raced or caller.resolver.careful or name in _DOTS:
+        if state is None or images.raced or caller.resolver.careful or name in _NOT_HERE:
             return False
         if not workplace.is_here(caller.thread, dfd):
             return False

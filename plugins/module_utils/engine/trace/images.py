@@ -43,7 +43,7 @@ from ..undolog import Writer
 from ..xattrs import pairs_of_mode, read_xattrs
 from .bodies import contents_of, target_of
 from .resolve import Place
-from .scope import CONTENTS_LEFT, OUTSIDE_PATHS, below
+from .scope import CONTENTS_LEFT, OUTSIDE_PATHS, below, is_in_store
 from .subjects import Aspects, Directory, Inode, InStore, Key, Observed, Where
 
 #: A kept link keeps a lock file alive for those who wait for its end (TRACE.md 12), so what is as small as one is copied.
@@ -185,7 +185,7 @@ class Images:
             return self._unless_outside(known)
         handle = self.reader.handle(fd, b"", AT_EMPTY_PATH)
         path = self.path(fs, handle)
-        in_store = HIDDEN in path.split(b"/")
+        in_store = is_in_store(path)
         known = Directory(
             self._next_directory, fs, path, in_store or below(path, self.outside), in_store, below(path, CONTENTS_LEFT), handle
         )
@@ -194,6 +194,12 @@ class Images:
         if not known.outside:
             self.log.append(DirectorySeen(known.number, fs.number, handle, path))
         return self._unless_outside(known)
+
+    @staticmethod
+    def refuse_store(place: Place) -> None:
+        """Raises InStore where the place is the store itself, or another transaction's beside it."""
+        if place.name == HIDDEN and place.found is not None and stat.S_ISDIR(place.found.mode):
+            raise InStore("%s: before-images lie there" % os.fsdecode(HIDDEN))
 
     @staticmethod
     def _unless_outside(known: Directory) -> Directory | None:

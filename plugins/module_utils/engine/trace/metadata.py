@@ -78,6 +78,7 @@ class Metadata:
             fs = images.traced(found.dev)
             if fs is None or images.born(fs, found):
                 return
+            images.refuse_store(place)
             name, at = (place.name, 0) if place.name is not None else (b"", AT_EMPTY_PATH)
             key = images.key(found, place.fd, name, at)
             if mode:

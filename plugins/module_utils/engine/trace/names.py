@@ -9,12 +9,11 @@ import stat
 
 from ..errors import StepRefused
 from ..kernel import AT_FDCWD, Stat
-from ..storedirs import HIDDEN
 from .caller import Arguments, Caller, signed, value
 from .calls import Call
 from .images import Images
 from .resolve import Place
-from .subjects import BASIC, Inode, InStore, Pretended
+from .subjects import BASIC, Inode
 
 _AT_REMOVEDIR = 0x200
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
@@ -68,11 +67,7 @@ class Names:
         if place is None:
             return
         try:
-            if place.name == HIDDEN:
-                raise Pretended
             self._removed(place, is_rmdir)
-        except InStore:  # by what empties a whole tree (rsync --delete, find -delete): to it the store is as good as not there
-            raise Pretended from None
         finally:
             os.close(place.fd)
 
@@ -80,6 +75,7 @@ class Names:
         images, found, name = self._images, place.found, place.name
         if name is None or found is None or found.dev != place.parent.dev or stat.S_ISDIR(found.mode) != is_rmdir:
             return
+        images.refuse_store(place)
         directory = images.directory(place.fd, place.parent)
         if directory is None or self._not_empty(found):
             return
@@ -128,10 +124,10 @@ class Names:
         images, source, target = self._images, old.found, new.found
         if old.name is None or new.name is None or old.parent.dev != new.parent.dev:
             return
-        if HIDDEN in (old.name, new.name):
-            raise InStore("%s is not to be moved: before-images lie there" % os.fsdecode(HIDDEN))
         if source is None or (target is not None and (target.key == source.key or flags & _RENAME_NOREPLACE)):
             return
+        images.refuse_store(old)
+        images.refuse_store(new)
         if any(found is not None and stat.S_ISDIR(found.mode) for found in (source, target)):
             self._caller.newborn.forget()
         origin, destination = images.directory(old.fd, old.parent), images.directory(new.fd, new.parent)

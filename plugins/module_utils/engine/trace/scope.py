@@ -6,10 +6,20 @@ from __future__ import annotations
 
 import typing as t
 
+from ..storedirs import HIDDEN
+
 #: Contents here are left as they are, since other processes append to them; what is created or removed is undone all the same.
 CONTENTS_LEFT = (b"/var/log",)
 #: The engine's own paths. The remote temp directories of the play are added by begin.
 OUTSIDE_PATHS = (b"/var/lib/acid", b"/run/acid", b"/usr/local/lib/acid")
+
+
+_STORE = (b"/var/lib/acid/store",)
+
+
+def is_in_store(path: bytes) -> bool:
+    """Whether before-images lie there, of this transaction or an earlier one."""
+    return HIDDEN in path.split(b"/") or below(path, _STORE)
 
 
 def below(path: bytes, roots: t.Iterable[bytes]) -> bool:
