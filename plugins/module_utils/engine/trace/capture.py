@@ -72,8 +72,8 @@ class Capture:
         self._caller.turns.let_run = let_run
 
     def handle(self, note: Note, call: Call, step: int, resolver: Resolver) -> None:
-        """Take all images that `call` needs. It is to be let run before the lock is given back. Pretended: it is not to be run, and its caller
-        to be told that it has succeeded."""
+        """Take all images that `call` needs. It is to be let run before the lock is given back. Pretended: it is not to be run, and its
+        caller to be told that it has succeeded."""
         images, caller = self.images, self._caller
         images.step, images.thread = step, note.thread
         caller.resolver, caller.thread = resolver, note.thread
