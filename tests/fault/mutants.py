@@ -58,7 +58,15 @@ MUTANTS = (
         "            lost = False\n",
     ),
     Mutant("I1", "the undo log is never synced", "cut xfs", "undolog.py", "            os.fdatasync(self._fd)\n", "            pass\n"),
-    Mutant("I1", "copies are not synced", "order ext4", "store.py", "                os.fsync(target)\n", "                pass\n"),
+    Mutant("I1", "copies are not synced", "order ext4", "store.py", "                _to_disk(target, fs)\n", "                pass\n"),
+    Mutant(
+        "I1",
+        "probes' images are not on the disk",
+        "tests/unit/engine/test_transaction_end.py",
+        "journal/probe_images.py",
+        "        with self._write(decision=on_disk) as db:\n",
+        "        with self._write() as db:\n",
+    ),
     Mutant(
         "I2",
         "the latest image wins",
@@ -98,6 +106,14 @@ MUTANTS = (
         "storeroom.py",
         "        if size > left:\n",
         "        if False:\n",
+    ),
+    Mutant(
+        "I3",
+        "a disk that failed once is asked again",
+        "tests/unit/engine/test_transaction_end.py",
+        "transaction.py",
+        '            self._lost("what its steps did does not reach the disk: %s" % error)\n            raise Doomed(',
+        "            raise Doomed(",
     ),
     Mutant(
         "I3",
@@ -181,6 +197,14 @@ MUTANTS = (
     ),
     Mutant(
         "I7",
+        "kept links are not looked for",
+        "tests/unit/engine/test_rollback.py",
+        "copies.py",
+        "    sentences = lost(store, wanted, untouched=untouched) + damaged(store, wanted)\n",
+        "    sentences = damaged(store, wanted)\n",
+    ),
+    Mutant(
+        "I7",
         "the journal's head is not asked",
         "tests/unit/engine/test_journal.py",
         "journal/database.py",
@@ -192,8 +216,8 @@ MUTANTS = (
         "recovery leaves an open transaction alone",
         "kill ext4",
         "recovery.py",
-        "    if value is None or value.state == states.PREPARED:\n        return None\n    if value.boot_id",
-        "    if True:\n        return None\n    if value.boot_id",
+        "    if value is None or value.state == states.PREPARED:\n        return None\n    if value.state",
+        "    if True:\n        return None\n    if value.state",
     ),
     Mutant(
         "I8",

@@ -89,10 +89,11 @@ def record(result: Result, engine: str = "") -> None:
 
 
 class Runner:
-    """`folder` is the runner's own; hosts in it live in memory and end with their process. `change`: done to a copy of the engine first."""
+    """`folder` is the runner's own; hosts in it live in memory and end with their process. `change`: done to a copy of the engine first.
+    `apart`: Ctrl-C does not reach what runs."""
 
-    def __init__(self, folder: Path, change: Callable[[Path], None] | None = None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, change: Callable[[Path], None] | None = None, *, apart: bool = False) -> None:
+        self._folder, self._group = folder, 0 if apart else None
         folder.mkdir(parents=True, exist_ok=True)
         self._library = faults.build(folder)
         shutil.copytree(ENGINE, folder / "copy" / "engine", ignore=shutil.ignore_patterns("__pycache__"))
@@ -112,7 +113,9 @@ class Runner:
             command += ["--stop"] if stop else []
             environment = {"LD_PRELOAD": str(self._library), "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
             limit = seconds * 2 + 300
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit, check=False)
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=limit, process_group=self._group, check=False
+            )
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         if lines and "trials" in lines[-1]:
             return Result(programme, fs, lines[:-1], lines[-1], "")

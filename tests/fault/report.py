@@ -47,14 +47,29 @@ def _results(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
+def bound(points: int, wrong: int) -> str:
+    """Where nothing went wrong: with 95 % confidence one point in fewer than so many does, by the rule of three (3/n)."""
+    return f"{points // 3:,}" if points >= 3 and not wrong else "-"
+
+
+def _starts(results: list[dict[str, Any]]) -> list[int]:
+    """Their first seeds, but for those of slices that go on where the one before ended."""
+    found, following = list[int](), set[tuple[str, int]]()
+    for one in results:
+        fs, seed = str(one["fs"]), int(one["counts"]["seed"])
+        if (fs, seed) not in following:
+            found.append(seed)
+        following.add((fs, seed + int(one["counts"].get("seeds", 0))))
+    return found
+
+
 def _row(title: str, fs: str, results: list[dict[str, Any]], figure: str) -> str:
     points = sum(one["counts"].get("points", 0) for one in results)
     wrong = sum(len(one["wrong"]) + bool(one["died"]) for one in results)
-    bound = f"{points // 3:,}" if points >= 3 and not wrong else "-"
-    seeds = ", ".join(str(one["counts"]["seed"]) for one in results) if figure == "" or len({one["fs"] for one in results}) == 1 else ""
+    seeds = ", ".join(map(str, _starts(results))) if figure == "" or len({one["fs"] for one in results}) == 1 else ""
     seconds = sum(one["counts"].get("seconds", 0) for one in results)
     asked = f"{int(figure):,}" if figure else ""
-    return f"| {title} | {fs} | {points:,} | {wrong} | {bound} | {asked} | {seeds} | {seconds:.0f} |"
+    return f"| {title} | {fs} | {points:,} | {wrong} | {bound(points, wrong)} | {asked} | {seeds} | {seconds:.0f} |"
 
 
 def _details(results: list[dict[str, Any]]) -> str:

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import time
 
 import pytest
+from acidlab import registry, ssh
 
 LEASE = 10
+LATE = 5  # seconds after the deadline by which the host must be as before
 HEAD = f"- hosts: all\n  gather_facts: false\n  vars: {{acid_transaction: {{confirm_timeout: {LEASE}}}}}\n  tasks:\n"
 CHANGE = '    - copy: {content: "one\\n", dest: /etc/lease, mode: "0644"}\n    - user: {name: lease, uid: 4712}\n'
 
@@ -54,6 +58,43 @@ def test_a_controller_that_is_gone_in_a_long_step(warm_hosts, signum):
         assert process.returncode == 2, output
     for host, state in before.items():
         assert warm_hosts.differences(state, warm_hosts.state(host, "after")) == ""
+
+
+def test_a_link_that_is_cut_in_the_middle_of_a_step(warm_hosts):
+    """Nothing else is wrong: the controller lives and goes on with its heartbeat, and the step with its work."""
+    host = registry.find_host(registry.find_lab(warm_hosts.name), "h1")
+
+    def link(way: str) -> None:
+        subprocess.run(["ip", "link", "set", host.veth, way], check=True)
+
+    def inside(verb: str) -> dict:
+        return json.loads(ssh.inside(host, ["acidctl", verb, "--json"]).stdout)
+
+    before = warm_hosts.state("h1", "before")
+    process = subprocess.Popen(
+        warm_hosts.command(HEAD + CHANGE + "    - shell: for n in $(seq 600); do echo $n >> /srv/link; sleep 0.5; done\n", "--limit", "h1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=warm_hosts.folder,
+        env=warm_hosts.environment(callback=True),
+        start_new_session=True,
+    )
+    try:
+        wait_until((host.root / "srv/link").exists, 60)
+        link("down")
+        time.sleep(0.5)  # a word may have been under way
+        deadline = inside("info")["open"]["deadline"]
+        wait_until(lambda: inside("info")["open"] is None, LEASE + 20)
+        newest = inside("list")["transactions"][0]
+        assert newest["state"] == "ABORTED", newest
+        late = newest["ended_ns"] / 1e9 - (time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)) - deadline
+        assert 0 < late < LATE
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        link("up")
+        ssh.forget_connections(host)
+    assert warm_hosts.differences(before, warm_hosts.state("h1", "after")) == ""
 
 
 def test_a_commit_needs_a_login_that_works(warm_hosts):

@@ -42,11 +42,17 @@ def test_from_guard_to_uninstall(hosts):
     assert "COMMITTED" in playbook(hosts, "status")
     tx = re.search(r"([0-9a-f-]{17,})  COMMITTED", playbook(hosts, "history")).group(1)
     assert "/etc/kept" in playbook(hosts, "history", "-e", f"tx={tx}")
+    anywhere = playbook(hosts, "status", "-e", f"tx={tx}", "-e", "acid_hosts=all")  # h1 has not had it
+    assert f"Transaction {tx}  COMMITTED" in anywhere
+    assert anywhere.count(f"Transaction {tx}") == 1
+    assert "/etc/kept" not in anywhere
+    assert "this host knows no transaction 20200101-nobody" in playbook(hosts, "status", "-e", "tx=20200101-nobody")
     assert "changed=0" in playbook(hosts, "recover")
 
     assert "changed=1" in playbook(hosts, "rollback", "-e", f"tx={tx}")
     assert hosts.ssh("h2", "ls /etc/kept 2>&1", check=False).startswith("ls: cannot access")
     assert "changed=0" in playbook(hosts, "rollback", "-e", f"tx={tx}")
+    assert f"Transaction {tx}  ABORTED" in playbook(hosts, "status", "-e", f"tx={tx}")
 
     playbook(hosts, "uninstall")
     left = hosts.ssh(

@@ -8,10 +8,13 @@ a comparison that knows nothing of the engine says whether the tree is as before
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "engine"))
 
@@ -30,6 +33,19 @@ def test_rule_01_mount_namespaces_and_bind_mounts(rig: Rig) -> None:
         "bwrap --dev-bind / / --bind d /mnt sh -c 'rm -f /mnt/five; echo bwrap > /mnt/three; mkdir /mnt/sub'",
         prepare=f"{FILES}; mkdir -p /srv/rig/view",
     )
+
+
+def test_rule_01_a_step_that_begins_in_another_namespace(rig: Rig) -> None:
+    """A session of pam_namespace, or of an sshd with PrivateTmp: the step's first process is there already."""
+    rig.sh(f"{FILES}; mkdir other; echo other > other/three; seq 5000 > other/big")
+    before = rig.look("/srv/rig/t/other"), rig.look("/srv/rig/t/d")
+    rig.begin()
+    inner = rig.argv(["sh", "-c", "cd /; echo changed > /srv/rig/t/d/three; rm /srv/rig/t/d/big; echo new > /srv/rig/t/d/new"])
+    rig.write("/srv/rig/inner", f"mount --bind /srv/rig/t/other /srv/rig/t/d\nexec {shlex.join(inner)}\n")
+    rig.sh("unshare -m --propagation private sh /srv/rig/inner")
+    assert rig.changed(before[0], "/srv/rig/t/other") and not rig.changed(before[1], "/srv/rig/t/d")
+    rig.rollback()
+    assert rig.changed(before[0], "/srv/rig/t/other") == [] == rig.changed(before[1], "/srv/rig/t/d")
 
 
 def test_rule_01_chroot(rig: Rig) -> None:
@@ -419,6 +435,51 @@ def test_rule_28_records_below_what_was_born_and_removed(rig: Rig) -> None:
         "mkdir x; echo again > x/y; mv big x/; rm -r x",
         prepare=FILES,
     )
+
+
+#: programs that mean to leave nothing at all in m
+EMPTYING = {
+    "find": "find m -mindepth 1 -delete",
+    "rsync": "rsync -a --delete empty/ m/",
+    "rm": "rm -r m/* m/.acid-store && rm -rf m/.acid-store",
+    "python": 'python3 -c \'import os, shutil\nfor one in os.scandir("m"):\n'
+    "    shutil.rmtree(one.path) if one.is_dir(follow_symlinks=False) else os.unlink(one.path)'",
+}
+OWN = (
+    "mkdir m empty; mount -t tmpfs none m; cd m; mkdir -p d/e; echo 1 > d/e/f; seq 5000 > d/big; seq 5000 > big; ln big hard; ln -s d link"
+)
+
+
+@pytest.mark.parametrize("program", EMPTYING)
+def test_a_whole_file_system_is_emptied(ext4: Rig, program: str) -> None:
+    """The store of its before-images lies in it. To what empties the tree it goes like all else, but it stays."""
+    ext4.exact(
+        "rm m/big; echo first > m/first",
+        f"{EMPTYING[program]}; code=$?; ls -A m; exit $code",
+        '[ "$(ls -A m)" = .acid-store ] && echo again > m/again',
+        prepare=OWN,
+    )
+    ext4.sh("umount m")
+
+
+def test_the_store_is_not_moved_nor_added_to(ext4: Rig) -> None:
+    """A step that tries is told EIO, and nothing happens."""
+    ext4.sh(OWN)
+    before = ext4.look()
+    ext4.begin()
+    ext4.step("rm m/big; echo first > m/first; cp m/hard m/x; echo changed > m/d/big")
+    tried = (
+        "mv m/.acid-store m/away", "mv m/.acid-store/$TX m/away",
+        "touch m/.acid-store/x", "mkdir m/.acid-store/$TX/x", "ln m/x m/.acid-store/$TX/x", "mv m/x m/.acid-store/$TX/",
+    )  # fmt: skip
+    inside = ext4.sh("find m/.acid-store -printf '%P %i %s\\n' | sort").out
+    for one in tried:
+        done = ext4.step(f"TX={ext4.tx}; {one}", good=False)
+        assert "Input/output error" in done.err, (one, done)
+    assert ext4.sh("find m/.acid-store -printf '%P %i %s\\n' | sort").out == inside
+    ext4.rollback()
+    assert ext4.changed(before) == []
+    ext4.sh("umount m")
 
 
 def wait_until_aborted(rig: Rig) -> None:

@@ -50,6 +50,19 @@ def test_directories_moved_on_another_file_system(rig: Rig) -> None:
     rig.sh("umount m")
 
 
+def test_bind_mounts_of_the_root_file_system(ext4: Rig) -> None:
+    """On the way to the store and to what changes. Renames and links do not leave a mount, though it is the same file system."""
+    bound = ("/var/lib/acid", "/srv/rig")
+    ext4.sh("cd /; systemctl stop acid-agent; " + "; ".join(f"mount --bind {path} {path}" for path in bound))
+    try:
+        ext4.exact(
+            "rm big; echo x > one; mkdir new; echo > new/x; mv two new/; rm -r a; mv c/d d; rmdir c",
+            prepare="mkdir -p a/b c/d; echo 1 > one; ln one hard; echo 2 > two; seq 5000 > big; seq 5000 > a/b/f",
+        )
+    finally:
+        ext4.sh("cd /; systemctl stop acid-agent; " + "; ".join(f"umount -l {path}" for path in bound))
+
+
 def test_hard_links(rig: Rig) -> None:
     rig.exact(
         "rm a1 b1; echo x >> a2; mv c1 d/; ln c2 c3; sed -i s/1/2/ b2",

@@ -79,7 +79,7 @@ GROUPS = {
     "unit": (_pytest("unit", 900, "-m", "not exact", "tests/unit"),),
     "lab": (_pytest("lab", 900, "-m", "not exact", "tests/lab"),),
     "host": tuple(_pytest(name, 900, "-m", "not exact", f"tests/host/test_{name}.py") for name in _host_tests()),
-    "fault": (_pytest("fault", 1200, "-m", "not exact", "tests/fault"),),
+    "fault": (_pytest("fault", 360, "-m", "not exact", "tests/fault"),),  # 6 minutes: docs/reliability.md
     "molecule": (Part("molecule", (str(TOP / "tests/run/molecule"),), 900),),
     "exact": (_pytest("exact-unit", 3600, "-m", "exact", "tests/unit"), _pytest("exact", 4 * 3600, "tests/host")),
     "bench": (Part("bench", (str(BIN / "python"), "tests/bench"), 7200),),

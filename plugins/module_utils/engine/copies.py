@@ -38,6 +38,7 @@ def lost(store: Store, wanted: Wanted, *, untouched: bool) -> list[str]:
     name elsewhere is none of these: an undo that died has put it back, or the call for which it was kept had not come to pass before a
     power cut. Nor is what was born in an earlier step: a power cut may have taken it whole."""
     sentences = []
+    untouched = untouched and not wanted.after.undo_runs  # an undo to a savepoint may have died, or not have been exact
     names: dict[int, frozenset[bytes]] = {}
     needed = {(entry.fs, entry.handle) for entry in wanted.entries.values() if entry.mode}
     for inode, image in wanted.keeps.items():

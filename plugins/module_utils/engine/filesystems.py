@@ -164,6 +164,14 @@ class FileSystem:
                 self.mount_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=clone)
                 os.close(clone)
 
+    def reopen(self) -> bool:
+        """Whether it was read-only, and may not be any more: a clone keeps the options of its own time."""
+        old = self.mount_fd >= 0 and not self.shared_mount and bool(os.fstatvfs(self.mount_fd).f_flag & os.ST_RDONLY)
+        if old:
+            self.close()
+            self.open_mount()
+        return old
+
     def close(self) -> None:
         for fd in (self.store_fd, self.mount_fd):
             if fd >= 0:
@@ -178,7 +186,17 @@ class FileSystem:
         """(fd of the directory, to be closed; name in it) of an fd got by `open`. By our own mount: a rename does not leave one."""
         head, _slash, name = os.readlink(b"/proc/self/fd/%d" % fd).rpartition(b"/")
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(head.lstrip(b"/") or b".", flags, dir_fd=self.mount_fd), name
+        return self.by_own_mount(os.open(head.lstrip(b"/") or b".", flags, dir_fd=self.mount_fd), flags), name
+
+    def by_own_mount(self, fd: int, flags: int) -> int:
+        """The same directory, by the mount that handles are opened by: on the way to it by its path from the host's root there may be a
+        bind mount of the same file system, and renames and links do not leave a mount. `fd` is closed."""
+        if not self.shared_mount:
+            return fd
+        try:
+            return self.open(kernel.Reader().handle(fd, b"", kernel.AT_EMPTY_PATH), flags)
+        finally:
+            os.close(fd)
 
     def path_of(self, fd: int) -> bytes:
         """Path of an fd got by `open`, as the host's own namespace names it."""

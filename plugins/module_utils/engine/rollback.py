@@ -49,6 +49,8 @@ _CUT = (
     "what has one is as before, the rest is unknown"
 )
 
+_UNTOUCHED = (states.ACTIVE, states.DOOMED, states.COMMITTED)
+
 
 class Manner(t.NamedTuple):
     """How to roll back. `payer`: who runs compensations (the host); `on_drift`: instead of the transaction's own option; `killed`: steps of
@@ -115,11 +117,16 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         journal.drop_notes(tx, kind)
     store = Store(tx, durable=value.durable)
     try:
-        wanted, log, cut = _read_log(journal, tx, store, untouched=value.state == states.COMMITTED)
+        wanted, log, cut = _read_log(journal, tx, store, untouched=value.state in _UNTOUCHED)
     except JournalDamaged as error:
         store.close()
         journal.note(tx, DIFFERS, str(error))
         journal.set_state(tx, states.UNDO_FAILED, reason=error.msg)
+        raise
+    except Exception as error:
+        store.close()
+        journal.note(tx, DIFFERS, "undo stopped: %s" % (error if str(error) else repr(error)))
+        journal.set_state(tx, states.UNDO_FAILED, reason=str(error))
         raise
     after_commit = after_commit or value.ended_ns is not None or _was_to_commit(journal, value)
     counted = most(_counted(journal, tx), paths_by_step(wanted))
@@ -344,6 +351,8 @@ def _undo(
     for probe in probes.before_files():
         if probe.name in before:
             outcome += _half(probe.before_files, before[probe.name], about[probe.name])
+    if [fs for fs in store.by_number.values() if fs.reopen()]:  # the probes may have mounted it read-write again
+        store.room.release_reserves()
     with settled.accounts(wanted), packagelocks.held(wanted):
         first = min((step.started_ns for step in later), default=1 << 63)
         files = undo(store, log, wanted, epoch=epoch, held=settled.held(), spared=passengers(directory_of(tx)), since=first)

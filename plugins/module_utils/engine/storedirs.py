@@ -88,6 +88,7 @@ class Directories:
     def directory(self, fs: FileSystem) -> int:
         """fd of the store directory on `fs`, made at first use."""
         if fs.store_fd < 0:
+            fs.reopen()  # the step may have mounted it read-write since we saw it first
             fs.store_fd = self._open_directory(fs, create=True)
         return fs.store_fd
 
@@ -124,7 +125,7 @@ class Directories:
             fd = child
             if made and attributes.inherits(fd):  # else only what has the same project id could be moved in and kept by a link
                 attributes.put(fd, attributes.NONE)
-        return fd
+        return fs.by_own_mount(fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def remove_directory(self, fs: FileSystem) -> None:
         """It is empty: it goes, and so does what this engine made to hold it."""

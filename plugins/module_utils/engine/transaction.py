@@ -133,6 +133,7 @@ class OpenTransaction:
             tracer.resolver.careful = is_elsewhere(process)
         with self.lock:
             if self._ending:  # it had begun its step before that: what it did would belong to no transaction
+                tracer.slots.close()
                 raise WrongState("Transaction %s is at its end: no step may start." % self.id, hint="Begin a new transaction.")
             self.processes.main_started(step.n, process)
             tracer.mode = self._mode  # the step may have begun before the transaction was doomed, or ended
@@ -356,9 +357,9 @@ class OpenTransaction:
             self._ending = False
             raise
         # From here on nothing may fail: it is committed.
-        with contextlib.suppress(OSError):
-            self.release_reserves()
-        self.close()
+        for part in (self.release_reserves, self.close):
+            with contextlib.suppress(OSError):
+                part()
         try:
             return self.summary(states.COMMITTED, time.monotonic() - start)
         except (OSError, AcidError) as error:

@@ -10,6 +10,7 @@ from engine import formats, recovery
 from engine.boot import boot_id
 from engine.errors import FormatUnknown
 from engine.journal import Journal
+from engine.journal.schema import SCHEMA
 from engine.records import EpochStarted
 from engine.undolog import Reader, Writer
 
@@ -45,6 +46,16 @@ def test_a_later_format_is_refused_by_name_and_nothing_is_touched(tmp_path: Path
     with pytest.raises(FormatUnknown, match="format 9"):
         list(Reader(directory))
     assert {path.name: path.read_bytes() for path in Path(directory).iterdir()} == before
+
+
+def test_a_new_schema_leaves_no_format_behind() -> None:
+    """The two are pinned together: whoever changes one looks at the other, then here (docs/operations.md, "Another version's engine")."""
+    pinned = {"schema": SCHEMA, "undoable": set(formats.UNDOABLE)}
+    assert pinned == {"schema": 2, "undoable": {1}}, (
+        "An engine that raises the journal's schema must be able to undo each format of the log that was in use before it: no older engine "
+        "opens its journal any more (schema-too-new), so nobody else could. Leave in UNDOABLE every format so far, then change this line."
+    )
+    assert formats.FORMAT in formats.UNDOABLE
 
 
 def test_a_later_engine_undoes_the_formats_that_it_says_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

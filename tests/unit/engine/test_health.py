@@ -64,3 +64,15 @@ def test_an_engine_that_somebody_changed(sandbox: Path, spoil: str) -> None:
         health.check_engine(str(sandbox))
     assert str(path) in raised.value.msg
     assert str(sandbox) in raised.value.hint
+
+
+def test_an_installed_engine_without_its_list(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nothing could be told of the rest. One that was never installed, a developer's, has none."""
+    home = engine(sandbox)
+    (home / "MANIFEST").unlink()
+    health.check_engine(str(home))
+    monkeypatch.setattr(health, "LIBRARY", str(home.parent))
+    with pytest.raises(EngineTampered) as raised:
+        health.check_engine(str(home))
+    assert str(home / "MANIFEST") in raised.value.msg
+    assert str(home) in raised.value.hint

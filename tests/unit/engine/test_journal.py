@@ -574,3 +574,67 @@ def test_a_decision_within_what_is_none_is_refused(journal: Journal) -> None:
         pass
     with journal._write(decision=True), journal._write(decision=True):
         pass
+
+
+def test_what_is_on_the_disk_is_a_decision_to_the_head(journal: Journal, path: str) -> None:
+    """With `durability: power` a probe's image is there before PID 1 changes what it is of."""
+    tx = begin(journal)
+    head = Path(path.replace(".db", ".head"))
+    for number, on_disk in enumerate((False, True)):
+        before = head.read_bytes()
+        journal.set_probes(tx.id, number, {"hostname": {"hostname": "x"}}, on_disk=on_disk)
+        assert (head.read_bytes() != before) == on_disk
+        assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == (2 if on_disk else 1)
+    # A journal that lost it would be refused, as one that lost a commit is.
+    journal._db.execute("UPDATE counter SET value = value - 1 WHERE name = 'serial'")
+    with pytest.raises(JournalDamaged, match="the last ones are lost"):
+        Journal(path)
+
+
+def test_a_head_that_cannot_be_written_denies_no_decision(journal: Journal, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lags then."""
+    tx = begin(journal)
+    head = Path(path.replace(".db", ".head"))
+    before = head.read_bytes()
+
+    def fails(_serial: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as now:
+        now.setattr(journal._head, "write", fails)
+        assert journal.set_state(tx.id, "COMMITTED").state == "COMMITTED"
+    assert head.read_bytes() == before
+    assert Journal(path).get(tx.id).state == "COMMITTED"
+    begin(journal)
+    assert head.read_bytes() != before
+
+
+ODD, STORED = os.fsdecode(b"caf\xe9"), "caf\\udce9"
+
+
+def test_a_step_of_any_name_is_stored(journal: Journal) -> None:
+    tx = begin(journal)
+    step = journal.add_step(tx.id, id="u1", task=ODD, module=ODD, position=ODD)
+    assert journal.steps(tx.id) == [step]
+    assert (step.task, step.module, step.position) == (STORED, STORED, STORED)
+    assert journal.add_step(tx.id, id="u1", task=ODD, module=ODD, position=ODD) == step
+
+
+def test_a_compensation_of_any_name_is_stored(journal: Journal) -> None:
+    tx = begin(journal).id
+    found = journal.add_compensation(tx, id="c1", name=ODD, step=ODD, body=ODD, host=None, seconds=5)
+    assert journal.compensations(tx) == [found]
+    assert (found.name, found.step, found.body) == (STORED, STORED, STORED)
+    journal.claim_compensation(tx, "c1", by="me", attempts=1, until_ns=7)
+    assert journal.settle_compensation(tx, "c1", "FAILED", reason=ODD).reason == STORED
+
+
+def test_without_its_images_no_committed_one_is_undone(journal: Journal) -> None:
+    """By whoever asks: the retention may have ended since it was looked at."""
+    tx = begin(journal)
+    journal.set_state(tx.id, "COMMITTED")
+    journal.drop_images(tx.id)
+    for refused in (lambda: journal.set_state(tx.id, "ABORTING"), lambda: journal.refuse_undo(tx.id)):
+        with pytest.raises(WrongState, match="its retention has ended"):
+            refused()
+    assert journal.get(tx.id).state == "COMMITTED"

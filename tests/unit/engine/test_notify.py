@@ -13,6 +13,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from engine import exec as shim
@@ -119,5 +120,20 @@ def test_one_that_nobody_has_received_is_left_to_the_next_agent(step: Callable[[
         answer_orphans(listener, slots.ids(), errno.EIO)
         agent.refuse(agent.receive().id, errno.EROFS)
         assert ended(child) == errno.EROFS
+    finally:
+        slots.close()
+
+
+def test_a_call_that_is_only_said_to_have_been_made(sandbox: Path, step: Callable[[Callable[[], int]], tuple[int, int]]) -> None:
+    def calls() -> int:
+        os.mkdir(sandbox / "none")
+        return 7 if (sandbox / "none").exists() else 0
+
+    listener, child = step(calls)
+    slots = Slots()
+    try:
+        agent = Listener(listener, slots.view)
+        agent.pretend(agent.receive().id)
+        assert ended(child) == 0
     finally:
         slots.close()

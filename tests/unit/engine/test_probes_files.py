@@ -339,6 +339,26 @@ def test_a_damaged_content_is_never_put_back(probe: Etc, place: Path, sandbox: P
     assert (place / "hostname").read_text() == "other\n"
 
 
+@pytest.mark.parametrize("what", ["the content", "the list"])
+@pytest.mark.parametrize("way", ["removed", "emptied"])
+def test_damage_is_named_before_anything_is_put_back(probe: Etc, sandbox: Path, what: str, way: str) -> None:
+    """I7: rollback.py asks for it before the first path."""
+    before = image(probe)
+    assert probe.damage(before) == ""
+    contents = sandbox / "state" / "contents"
+    (kept,) = [
+        path
+        for path in contents.rglob("*")
+        if path.is_file() and (path.read_bytes() == b"h1\n" if what == "the content" else path.name == before["manifest"])
+    ]
+    if way == "removed":
+        kept.unlink()
+    else:
+        kept.write_bytes(b"")
+    assert "missing or damaged" in probe.damage(before)
+    assert ("hostname is" in probe.damage(before)) == (what == "the content")
+
+
 def test_only_what_images_need_is_kept(probe: Etc, place: Path, sandbox: Path) -> None:
     def kept() -> int:
         for path in (sandbox / "state" / "contents").rglob("*"):

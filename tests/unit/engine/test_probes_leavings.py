@@ -103,6 +103,36 @@ def test_what_a_service_makes_later_goes_with_its_directory(place: Path) -> None
     assert remaining(place, before, circumstances, left=leavings.look((str(place),))) == ["late", "old"], "alone it is somebody else's"
 
 
+@pytest.mark.parametrize("swapped", ["new/inner", "new"])
+def test_a_symlink_that_has_come_instead_of_a_directory_leads_nowhere(place: Path, swapped: str) -> None:
+    """Between the look and the removal the service's user has put one there."""
+    elsewhere = place / "old"
+    for folder in (place / "new", elsewhere):
+        (folder / "inner").mkdir(parents=True)
+        dead_socket(folder / "socket")
+        dead_socket(folder / "inner" / "socket")
+
+    def swap() -> leavings.Alive:
+        os.rename(place / swapped, place / "away")
+        (place / swapped).symlink_to(elsewhere / Path(swapped).relative_to("new"))
+        return NOBODY
+
+    leavings.gone_again([f"{place}/new"], now(), in_use=swap)
+    assert (elsewhere / "socket").is_socket() and (elsewhere / "inner" / "socket").is_socket()
+    assert (place / "away").is_dir() and (place / swapped).is_symlink()
+
+
+def test_what_is_put_in_at_the_last_moment_stays(place: Path) -> None:
+    (place / "new" / "inner").mkdir(parents=True)
+
+    def put() -> leavings.Alive:
+        (place / "new" / "inner" / "theirs").touch()
+        return NOBODY
+
+    assert leavings.gone_again([f"{place}/new"], now(), in_use=put).actions == ()
+    assert (place / "new" / "inner" / "theirs").is_file()
+
+
 def test_directories_of_units_that_run() -> None:
     text = (
         "ActiveState=inactive\nRuntimeDirectory=down\n\n"

@@ -6,9 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from engine import recovery, states
+from engine import deadman, lease, recovery, shutdown, states
 from engine.boot import boot_id
 from engine.journal import Journal
+from engine.model import Transaction
 
 
 @pytest.fixture
@@ -31,3 +32,45 @@ def test_a_torn_step_dooms(journal: Journal) -> None:
 def test_another_boot_undoes(journal: Journal) -> None:
     value = journal.begin(name="x", owner="x", options={}, boot_id="another", engine="x")
     assert recovery.after_death(journal, value, step_was_running=False) == recovery.UNDO
+
+
+@pytest.fixture
+def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds for which the timer behind the agent was set."""
+    set_for: list[float] = []
+    monkeypatch.setattr(recovery.deadman, "arm", set_for.append)
+    monkeypatch.setattr(recovery, "directory_of", lambda tx: str(tmp_path / tx))
+    return set_for
+
+
+def waits_for_its_reboot(journal: Journal, folder: Path, *, boot: str, deadline: float | None) -> Transaction:
+    value = journal.begin(name="x", owner="x", options={"durability": "power"}, boot_id=boot, engine="x", deadline=deadline)
+    (folder / value.id).mkdir()
+    shutdown.plan(str(folder / value.id), 300)
+    return journal.set_state(value.id, states.WAITING_REBOOT)
+
+
+def test_a_soft_reboot_sets_the_timer_again(journal: Journal, tmp_path: Path, armed: list[float]) -> None:
+    """The kernel, and with it the boot, is the same; the agent and its timer are gone."""
+    value = waits_for_its_reboot(journal, tmp_path, boot=boot_id(), deadline=lease.now() + 50)
+    assert recovery.at_boot(journal) is None
+    (seconds,) = armed
+    assert 45 < seconds < 50 + deadman.GRACE + 1
+    assert journal.get(value.id) == value
+
+
+def test_a_planned_reboot_has_its_time_again(journal: Journal, tmp_path: Path, armed: list[float]) -> None:
+    value = waits_for_its_reboot(journal, tmp_path, boot="another", deadline=lease.now() - 5)
+    assert recovery.at_boot(journal) is None
+    (seconds,) = armed
+    assert 290 < seconds <= 300 + deadman.GRACE
+    assert journal.get(value.id).boot_id == boot_id()
+
+
+@pytest.mark.parametrize("boot", ["the same", "another"])
+def test_a_lease_that_was_cancelled_stays_so_over_a_planned_reboot(journal: Journal, tmp_path: Path, armed: list[float], boot: str) -> None:
+    """A person has taken over the watch."""
+    value = waits_for_its_reboot(journal, tmp_path, boot=boot_id() if boot == "the same" else boot, deadline=None)
+    assert recovery.at_boot(journal) is None
+    assert armed == []
+    assert journal.get(value.id).deadline is None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from engine import clearing, kernel, store
-from engine.errors import StoreFull
+from engine.errors import NotOnDisk, StoreFull
 
 
 def lock(path: Path, flags: int) -> None:
@@ -126,4 +127,27 @@ def test_copies_may_not_take_what_was_freed_later(sandbox: Path, crowded: Path) 
     with pytest.raises(StoreFull, match=rf"{2 << 20} bytes on {crowded}: of what was free when the transaction began"):
         images.copy(found, handles[1], 2 << 20)
     assert os.listdir(crowded / ".acid-store" / "tx") == ["c1"]
+    images.close()
+
+
+@pytest.mark.parametrize("way", ["copy", "link"])
+def test_an_image_that_did_not_reach_the_disk_is_said(sandbox: Path, crowded: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Not as a full disk is, for which a program may be refused one call: whatever else was written may be lost too."""
+    (sandbox / "state").mkdir()
+    images, reader = store.Store("tx", state=str(sandbox / "state"), durable=True), kernel.Reader()
+    path = crowded / "one"
+    path.write_bytes(b"x" * 9000)
+    found = images.file_system(reader.stat(kernel.AT_FDCWD, os.fsencode(path)).dev)
+    assert found is not None
+    monkeypatch.setattr(type(found), "orders_metadata", False)
+
+    def fails(_fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    handle = reader.handle(kernel.AT_FDCWD, os.fsencode(path))
+    keep = {"copy": lambda: images.copy(found, handle, 9000), "link": lambda: images.keep_link(found, -1, b"", handle)}[way]
+    with pytest.raises(NotOnDisk, match=f"{crowded} did not take a before-image: Input/output error"):
+        keep()
+    assert [name for name in os.listdir(crowded / ".acid-store" / "tx") if name.startswith("c")] == []
     images.close()

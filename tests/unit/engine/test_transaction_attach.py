@@ -1,63 +1,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 (a fixture's name is a test's argument)
 """A step's processes come one after the other: what a tracer that comes does, and what the log says of the step's end meanwhile."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine import transaction as module
 from engine.errors import JournalUnwritable, WrongState
-from engine.journal import Journal
-from engine.model import Step
-from engine.store import Store
+from engine.kernel import AT_FDCWD, Reader
+from engine.trace.resolve import Resolver, is_elsewhere
 from engine.tracer import CAPTURE, REFUSE
-from engine.transaction import OpenTransaction
-from engine.undolog import Writer
 from engine.wanted import read
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-class PlayedTracer:
-    """A thread that serves nothing."""
-
-    def __init__(self, **known: object) -> None:
-        self.step, self.mode, self.name, self.threads = known["step"], known["mode"], known["name"], set[int]()
-        self.resolver = None
-
-    def start(self) -> None:
-        pass
-
-
-@pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "Tracer", PlayedTracer)
-    monkeypatch.setattr(module, "directory_of", lambda tx: str(tmp_path / tx))
-    monkeypatch.setattr(module.reserve, "release_host", lambda state: None)
-    journal = Journal(str(tmp_path / "journal.db"))
-    value = journal.begin(name="n", owner="o", options={"probes": []}, boot_id="b", engine="e")
-    os.mkdir(tmp_path / value.id)
-    log = Writer.create(str(tmp_path / value.id))
-    made = OpenTransaction(journal, value, log, Store(value.id, state=str(tmp_path)), next_directory=1)
-    made.capture.epoch(0, 0)
-    monkeypatch.setattr(made.processes, "join", lambda *_process: None)
-    yield made, str(tmp_path / value.id)
-    for pidfd in list(made.processes.mains):
-        made.main_ended(pidfd)
-    journal.close()
-
-
-def begin(opened: OpenTransaction, name: str = "one") -> Step:
-    return opened.start_step({"id": name}, os.getpid())
-
-
-def attach(opened: OpenTransaction, step: Step) -> PlayedTracer:
-    return opened.attach(step, os.getpid(), -1, lambda _tracer: None)  # type: ignore[return-value]
-
-
-def end(opened: OpenTransaction, tracer: PlayedTracer) -> None:
-    opened.processes.tracers.remove(tracer)  # type: ignore[arg-type]
-    opened.tracer_ended(tracer)  # type: ignore[arg-type]
+from played import attach, begin, end, opened  # noqa: F401
 
 
 def test_the_end_that_was_noted_holds_no_more_when_another_process_comes(opened) -> None:
@@ -101,3 +65,67 @@ def test_a_doom_that_the_disk_does_not_take_refuses_all_the_same(opened, monkeyp
     monkeypatch.setattr(made.journal, "set_state", full)
     made._lost("the disk does not take it")
     assert made.doomed and tracer.mode == REFUSE
+
+
+def child(place: str) -> int:
+    """A process that waits, and is there."""
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if place == "namespace":
+                assert ctypes.CDLL(None).unshare(0x00020000) == 0
+            elif place == "root":
+                os.chroot("/usr")
+            os.write(told, b"1")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(told)
+    assert os.read(ready, 1) == b"1"
+    os.close(ready)
+    return pid
+
+
+@pytest.fixture(params=["same", "namespace", "root"])
+def process(request: pytest.FixtureRequest) -> Iterator[tuple[int, bool]]:
+    """(a step's first process, whether its paths mean others than the agent's)"""
+    pid = child(request.param)
+    yield pid, request.param != "same"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_who_has_another_root_or_namespace_is_elsewhere(process: tuple[int, bool]) -> None:
+    pid, elsewhere = process
+    assert is_elsewhere(pid) == elsewhere
+
+
+def test_one_that_is_gone_is_taken_for_elsewhere() -> None:
+    pid = child("same")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert is_elsewhere(pid)
+
+
+def test_paths_of_a_step_that_begins_elsewhere_are_resolved_there(opened, process: tuple[int, bool]) -> None:
+    """By care from its first call on, not only once it leaves the namespace by itself."""
+    made, _log = opened
+    pid, elsewhere = process
+    tracer = made.attach(begin(made), pid, -1, lambda _tracer: None)
+    assert tracer.resolver.careful == elsewhere
+
+
+def test_a_bind_mount_that_only_a_step_has_is_what_its_paths_mean(sandbox: Path) -> None:
+    for name in ("here", "there"):
+        (sandbox / name).mkdir()
+        (sandbox / name / "file").write_text(name)
+    inside = f"mount --bind {sandbox}/there {sandbox}/here && echo && exec sleep 100"
+    with subprocess.Popen(["unshare", "--mount", "sh", "-c", inside], stdout=subprocess.PIPE) as step:
+        assert step.stdout is not None and step.stdout.readline() == b"\n"
+        resolver = Resolver(Reader(), lambda _dev: None)
+        resolver.careful = is_elsewhere(step.pid)
+        place = resolver.place(step.pid, AT_FDCWD, os.fsencode(sandbox / "here" / "file"), follow=True)
+        step.kill()
+    assert place.found is not None and place.found.ino == (sandbox / "there" / "file").stat().st_ino
+    os.close(place.fd)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -285,3 +286,24 @@ def test_a_full_disk_leaves_no_half_record(sandbox: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert (folder / "log").stat().st_size == size
     assert read(folder) == SOME
+
+
+def test_a_log_that_did_not_reach_the_disk_once_never_says_it_did(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells the error once, and drops what it could not write."""
+    asked = []
+
+    def fails(fd: int) -> None:
+        asked.append(fd)
+        if len(asked) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    writer = Writer.create(str(sandbox))
+    for number in range(3):
+        writer.append(Undone(number))
+        with pytest.raises(JournalUnwritable, match="does not reach the disk: Input/output error"):
+            writer.sync()
+        with pytest.raises(JournalUnwritable):
+            writer.write_head(durable=True)
+    assert len(asked) == 1
+    writer.close()

@@ -317,8 +317,8 @@ def _uninstall(arguments: argparse.Namespace) -> int:
                 hint = "Its images would go too: finish it (acidctl rollback %s), or accept the host as it is (acidctl resolve %s)."
                 raise WrongState("Transaction %s is not undone." % ended.id, hint=hint % (ended.id, ended.id))
         for ended in journal.transactions():
-            if ended.images:
-                retention.drop(journal, ended)
+            if (ended.images or os.path.isdir(directory_of(ended.id))) and not retention.drop(journal, ended):
+                raise WrongState("Images of transaction %s cannot be removed." % ended.id, hint="Is a file system read-only?")
         journal.close()
     return show(arguments, {"changed": units.uninstall()})
 

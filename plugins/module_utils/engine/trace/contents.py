@@ -65,7 +65,8 @@ class Contents:
                 if flags & os.O_CREAT:
                     self._names.absent(place)
                 return
-            if flags & os.O_CREAT and flags & os.O_EXCL:
+            if flags & os.O_CREAT and flags & os.O_EXCL:  # fails, as long as it is true that there is something
+                self._images.directory(place.fd, place.parent)  # InStore: what was to go first only seems to have gone
                 return
             kind = stat.S_IFMT(place.found.mode)
             if kind == stat.S_IFBLK:

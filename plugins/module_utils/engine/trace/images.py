@@ -185,7 +185,7 @@ class Images:
             return self._unless_outside(known)
         handle = self.reader.handle(fd, b"", AT_EMPTY_PATH)
         path = self.path(fs, handle)
-        in_store = is_in_store(path)
+        in_store = is_in_store(fs, path)
         known = Directory(
             self._next_directory, fs, path, in_store or below(path, self.outside), in_store, below(path, CONTENTS_LEFT), handle
         )
@@ -195,11 +195,12 @@ class Images:
             self.log.append(DirectorySeen(known.number, fs.number, handle, path))
         return self._unless_outside(known)
 
-    @staticmethod
-    def refuse_store(place: Place) -> None:
-        """Raises InStore where the place is the store itself, or another transaction's beside it."""
+    def refuse_store(self, place: Place) -> None:
+        """Raises InStore where the place holds the whole store of its file system."""
         if place.name == HIDDEN and place.found is not None and stat.S_ISDIR(place.found.mode):
-            raise InStore("%s: before-images lie there" % os.fsdecode(HIDDEN))
+            fs = self.store.file_system(place.parent.dev)
+            if fs is not None and fs.mount_fd >= 0 and os.fstat(fs.mount_fd).st_ino == place.parent.ino:
+                raise InStore("%s: before-images lie there" % os.fsdecode(HIDDEN))
 
     @staticmethod
     def _unless_outside(known: Directory) -> Directory | None:

@@ -22,7 +22,7 @@ def inode_at(images: Images, place: Place, fs: t.Any) -> Inode | None:
     if place.name is None or found.dev != place.parent.dev:
         handle = images.reader.handle(place.fd, place.name or b"", 0 if place.name else AT_EMPTY_PATH)
         path = images.path(fs, handle)
-        if is_in_store(path):  # the kernel may find a kept inode by its name in the store
+        if is_in_store(fs, path):  # the kernel may find a kept inode by its name in the store
             return Inode(fs, handle, found, os.readlink(b"/proc/self/fd/%d" % place.fd))
         return None if below(path, images.outside) else Inode(fs, handle, found, path)
     directory = images.directory(place.fd, place.parent)

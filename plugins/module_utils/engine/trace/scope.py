@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ..filesystems import FileSystem
 from ..storedirs import HIDDEN
 
 #: Contents here are left as they are, since other processes append to them; what is created or removed is undone all the same.
@@ -17,9 +18,9 @@ OUTSIDE_PATHS = (b"/var/lib/acid", b"/run/acid", b"/usr/local/lib/acid")
 _STORE = (b"/var/lib/acid/store",)
 
 
-def is_in_store(path: bytes) -> bool:
+def is_in_store(fs: FileSystem, path: bytes) -> bool:
     """Whether before-images lie there, of this transaction or an earlier one."""
-    return HIDDEN in path.split(b"/") or below(path, _STORE)
+    return below(path, (*_STORE, fs.mount_point.rstrip(b"/") + b"/" + HIDDEN))
 
 
 def below(path: bytes, roots: t.Iterable[bytes]) -> bool:

@@ -257,6 +257,33 @@ class Program:
     def rename_new(self, n: int, m: int) -> None:
         call("renameat2", AT, self._old(n).encode(), AT, self._new(m).encode(), NOREPLACE)
 
+    def move_in(self, n: int, m: int, how: int) -> None:
+        """An old file goes into a new directory that something was made in by its absolute path, and is changed there by that."""
+        source, folder = self._file(n), os.path.abspath(self._new(m))
+        os.mkdir(folder)
+        with open(folder + "/own", "x", opener=at_once) as f:
+            f.write("new")
+        inside = folder + "/" + NAMES[how % len(NAMES)]
+        if how & 4:
+            os.rename(source, inside)
+        else:
+            call("renameat2", AT, source.encode(), AT, (folder + "/own").encode(), EXCHANGE)
+            inside = folder + "/own"
+        change = how // 8 % 5
+        if change == 0:
+            with open(inside, "wb", opener=at_once) as f:
+                f.write(self._data(how))
+        elif change == 1:
+            os.unlink(inside)
+        elif change == 2:
+            os.chmod(inside, MODES[how % len(MODES)])
+        elif change == 3:
+            with open(folder + "/other", "wb", opener=at_once) as f:
+                f.write(self._data(how))
+            os.rename(folder + "/other", inside)
+        else:
+            os.rename(inside, folder + "/moved")
+
     def whiteout(self, n: int, m: int) -> None:
         call("renameat2", AT, self._old(n).encode(), AT, self._new(m).encode(), WHITEOUT)
 
@@ -299,7 +326,7 @@ KINDS = (
     ("copytree", 2, 2), ("symlink", 5, 2), ("link", 7, 2), ("fifo", 2, 1), ("device", 1, 1), ("rename", 10, 2),
     ("rename_over", 8, 2), ("swap", 5, 2),
     ("rename_new", 3, 2), ("whiteout", 1, 2), ("chmod", 5, 2), ("chown", 4, 2), ("utime", 3, 2), ("setxattr", 5, 2),
-    ("removexattr", 2, 2), ("lock", 2, 2),
+    ("removexattr", 2, 2), ("lock", 2, 2), ("move_in", 2, 3),
 )  # fmt: skip
 
 

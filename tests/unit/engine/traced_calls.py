@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One step whose calls this thread makes itself: before each, its images are taken as for a process that the trace sees.
+
+    step = Traced(sandbox)
+    step.call("unlinkat", AT_FDCWD, "/a/file", 0)
+    assert step.undo() == []
+
+The file system is one of its own, since the sandbox is a bind mount: links and renames do not leave one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+
+from engine.store import Store
+from engine.trace.calls import MACHINES
+from engine.trace.capture import Capture
+from engine.trace.images import Images
+from engine.trace.notify import Note
+from engine.trace.subjects import Observed
+from engine.undo import undo
+from engine.undolog import Writer
+from engine.wanted import read
+
+AT_FDCWD, EXCHANGE = -100, 2
+_ABI = MACHINES[os.uname().machine][0]
+_NUMBERS = {call.name: number for number, call in _ABI.calls.items()}
+_TICK = 0.03  # what is born in the same tick as the epoch is taken for old
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def look(root: Path) -> dict[str, tuple[object, ...]]:
+    """All that is there."""
+    found = {}
+    for path in [root, *sorted(root.rglob("*"))]:
+        if ".acid-store" in path.parts:
+            continue
+        info = path.lstat()
+        data = path.read_bytes() if stat.S_ISREG(info.st_mode) else b""
+        links = 0 if stat.S_ISDIR(info.st_mode) else info.st_nlink  # the store's own directory counts in the root's
+        found[str(path)] = (info.st_mode, links, info.st_uid, info.st_gid, info.st_mtime_ns, data)
+    return found
+
+
+class Traced:
+    """What lies in `place`, a file system of its own, is old. `undo` tells what has not come back."""
+
+    def __init__(self, sandbox: Path, place: Path) -> None:
+        (sandbox / "state").mkdir()
+        self.folder = sandbox / "tx"
+        self.folder.mkdir()
+        self._place, self._before = place, look(place)
+        self.store, self.log = Store("tx", state=str(sandbox / "state")), Writer.create(str(self.folder))
+        self.observed: list[Observed] = []
+        self.images = Images(self.store, self.log, outside=(), next_directory=1, observe=self.observed.append)
+        self.capture = Capture(self.images)
+        self.resolver = self.capture.resolver()
+        self.capture.epoch(1, 1)
+        time.sleep(_TICK)
+
+    def sees(self, name: str, *arguments: int | str | bytes) -> list[int | bytes]:
+        """Its images are taken; the call is not made. The arguments for it."""
+        words = [argument.encode() if isinstance(argument, str) else argument for argument in arguments]
+        self._buffers = [ctypes.create_string_buffer(word) if isinstance(word, bytes) else word for word in words]
+        numbers = [word & (1 << 64) - 1 if isinstance(word, int) else ctypes.addressof(word) for word in self._buffers]
+        numbers += [0] * (6 - len(numbers))
+        thread = threading.get_native_id()
+        self.capture.back(thread)
+        note = Note(1, thread, _NUMBERS[name], _ABI.audit, tuple(numbers))
+        self.capture.handle(note, _ABI.calls[_NUMBERS[name]], 1, self.resolver)
+        return words
+
+    def call(self, name: str, *arguments: int | str | bytes) -> int:
+        words = self.sees(name, *arguments)
+        result = int(_libc.syscall(_NUMBERS[name], *(ctypes.c_long(word) if isinstance(word, int) else word for word in words)))
+        if result < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
+        return result
+
+    # -- what programs do, each by an absolute path ------------------------------------------------------------------------
+
+    def mkdir(self, path: Path) -> None:
+        self.call("mkdirat", AT_FDCWD, str(path), 0o755)
+
+    def write(self, path: Path, text: bytes) -> None:
+        fd = self.call("openat", AT_FDCWD, str(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.write(fd, text)
+        os.close(fd)
+
+    def unlink(self, path: Path) -> None:
+        self.call("unlinkat", AT_FDCWD, str(path), 0)
+
+    def chmod(self, path: Path, mode: int) -> None:
+        self.call("fchmodat", AT_FDCWD, str(path), mode)
+
+    def rename(self, old: Path, new: Path, flags: int = 0) -> None:
+        self.call("renameat2", AT_FDCWD, str(old), AT_FDCWD, str(new), flags)
+
+    def undo(self) -> list[str]:
+        self.capture.settle()
+        outcome = undo(self.store, self.log, read(str(self.folder)), epoch=0)
+        self.log.close()
+        self.store.close()
+        after = look(self._place)
+        return outcome.differs + [
+            f"{path}: {self._before.get(path)} -> {after.get(path)}"
+            for path in sorted({*self._before, *after})
+            if self._before.get(path) != after.get(path)
+        ]
