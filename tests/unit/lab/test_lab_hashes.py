@@ -46,6 +46,23 @@ def test_nothing_is_remembered_where_inode_numbers_mean_nothing(tmp_path: Path, 
     assert known.fresh == {}
 
 
+@pytest.mark.parametrize(("since", "is_shared"), [(1 << 63, True), (0, False)])
+def test_what_a_clone_has_written_itself_is_known_of_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since: int, is_shared: bool
+) -> None:
+    """Two that do the same in one tick may give a file the same number, size and times, and other contents."""
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    monkeypatch.setattr(hashes, "SETTLED", -1)
+    known = Hashes(tmp_path / "none")
+    known.of_clone("one", since)
+    digest_of(file, known)
+    known._known.update(known.fresh)
+    monkeypatch.setattr(hashes, "_digest", lambda _descriptor, _size: b"read again")
+    known.of_clone("another", since)
+    assert (digest_of(file, known) != b"read again".hex()) == is_shared
+
+
 def test_a_large_sparse_file_is_hashed_by_its_data(tmp_path: Path) -> None:
     known = Hashes(tmp_path / "none")
     sparse, filled, other = tmp_path / "sparse", tmp_path / "filled", tmp_path / "other"

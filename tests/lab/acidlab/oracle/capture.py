@@ -85,8 +85,13 @@ def runtime(outputs: dict[str, str]) -> State:
     return found
 
 
-def _from_inside(known: list[mounts.Mount], hashes: Hashes) -> tuple[State, dict[Token, bytes]]:
+#: written for each clone when it is made
+_IDENTITY = ("/etc/hostname", "/etc/hosts", "/etc/machine-id")
+
+
+def _from_inside(known: list[mounts.Mount], hashes: Hashes, clone: str) -> tuple[State, dict[Token, bytes]]:
     root = os.stat("/").st_dev
+    hashes.of_clone(clone, min((os.stat(path).st_ctime_ns for path in _IDENTITY if os.path.exists(path)), default=0))
 
     def place(device: int) -> str:
         return "disk" if device == root else ""
@@ -135,7 +140,7 @@ def capture_inside(host: Host) -> State:
     disks = [mount.point for mount in known if mount.type in DISK]
     enter.call(pid, lambda: _sync(disks))
     hashes = _hashes()
-    state, fresh = enter.call(pid, lambda: _from_inside(known, hashes))
+    state, fresh = enter.call(pid, lambda: _from_inside(known, hashes, f"{host.lab.name}/{host.name}"))
     hashes.learn(fresh)
     return state
 

@@ -3,7 +3,8 @@
 
 Safe because the file systems are synced first: a clean page faults at the next write, and a write changes ctime, which nobody can set.
 A file that changed within two seconds before its hash is not remembered (two writes may share one clock tick).
-Clones of one image share inode numbers and times, so that a new host's files are known already.
+Clones of one image share inode numbers and times, so that a new host's files are known already. What a clone has written since is its own:
+two that do the same at the same time have got the same inode number, size and times before, for other contents.
 """
 
 from __future__ import annotations
@@ -28,13 +29,20 @@ class Hashes:
         self._file = file
         self._known: dict[Token, bytes] = {}
         self.fresh: dict[Token, bytes] = {}
+        self._clone, self._since = "", 0
         try:
             self._known = pickle.loads(file.read_bytes())
         except (OSError, pickle.UnpicklingError, EOFError):
             self._known = {}
 
+    def of_clone(self, name: str, since_ns: int) -> None:
+        """Whose files are asked for from now on, and when that one was made."""
+        self._clone, self._since = name, since_ns
+
     def sha256(self, descriptor: int, found: os.stat_result, place: str) -> str:
         """place: which family of file systems the inode number belongs to; empty where nothing may be remembered."""
+        if place and found.st_ctime_ns >= self._since:
+            place = f"{place} of {self._clone}"
         token = (place, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         known = self._known.get(token)
         if known is not None:
