@@ -15,56 +15,77 @@ from .errors import JournalDamaged
 from .filesystems import TRACED, FileSystem
 from .records import COPY, LINK, Content, Keep
 from .store import Store
-from .wanted import Wanted
+from .wanted import Inode, Wanted
 
 
 def damaged(store: Store, wanted: Wanted) -> list[str]:
     """A sentence for each copy that an undo to this state needs and that is not what was stored."""
     sentences = []
-    images: list[Content | Keep] = [*wanted.contents.values(), *wanted.keeps.values()]
+    needed = _needed(store, wanted)
+    images: list[Content | Keep] = [image for inode, image in wanted.keeps.items() if inode in needed]
+    for inode, content in wanted.contents.items():
+        fs = _file_system(store, wanted, content.fs)
+        if inode in needed or (content.how == COPY and fs is not None and _opens(fs, wanted.inode(*inode))):
+            images.append(content)
     for image in images:
-        seen = wanted.file_systems[image.fs]
-        if image.how == COPY:
-            fs = store.by_number.get(image.fs) or store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
-            if fs is not None and fs.policy == TRACED:  # one that is not mounted is not undone either, and that is said
-                problem = _problem(store, fs, image)
-                if problem:
-                    sentences.append("copy c%d on %s: %s" % (image.number, os.fsdecode(fs.mount_point), problem))
+        fs = _file_system(store, wanted, image.fs) if image.how == COPY else None
+        problem = _problem(store, fs, image) if fs is not None else ""
+        if fs is not None and problem:
+            sentences.append("copy c%d on %s: %s" % (image.number, os.fsdecode(fs.mount_point), problem))
     return sentences
 
 
-def lost(store: Store, wanted: Wanted, *, untouched: bool) -> list[str]:
-    """A sentence for each kept link that a place needs and that is not in the store. Unless the store is `untouched`, one whose inode has a
-    name elsewhere is none of these: an undo that died has put it back, or the call for which it was kept had not come to pass before a
-    power cut. Nor is what was born in an earlier step: a power cut may have taken it whole."""
+def lost(store: Store, wanted: Wanted) -> list[str]:
+    """A sentence for each kept link that a place needs and that is not in the store."""
     sentences = []
-    untouched = untouched and not wanted.after.undo_runs  # an undo to a savepoint may have died, or not have been exact
     names: dict[int, frozenset[bytes]] = {}
-    needed = {(entry.fs, entry.handle) for entry in wanted.entries.values() if entry.mode}
+    needed = _needed(store, wanted)
     for inode, image in wanted.keeps.items():
-        if inode not in needed:
-            continue
-        seen = wanted.file_systems[image.fs]
-        fs = store.by_number.get(image.fs) or store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point) if image.how == LINK else None
-        if fs is None or fs.policy != TRACED:
+        fs = _file_system(store, wanted, image.fs) if image.how == LINK and inode in needed else None
+        if fs is None:
             continue
         if image.fs not in names:
             directory = store.existing_directory(fs)
             names[image.fs] = frozenset(names_in(directory) if directory >= 0 else ())
-        if b"%d" % image.number not in names[image.fs] and (untouched or not _lives(fs, wanted.inode(image.fs, image.handle))):
+        if b"%d" % image.number not in names[image.fs]:
             sentences.append("%d on %s is missing" % (image.number, os.fsdecode(fs.mount_point)))
     return sentences
 
 
-def _lives(fs: FileSystem, handle: bytes) -> bool:
+def _needed(store: Store, wanted: Wanted) -> set[Inode]:
+    """Inodes that are to be put into a directory that is there, or is to be. None is on a file system in memory that was made anew since, or
+    where another one is mounted by now: nothing is undone there, and nothing of it is in the store."""
+    places: dict[Inode, list[int]] = {}
+    for entry in wanted.entries.values():
+        if entry.mode:
+            places.setdefault((entry.fs, entry.handle), []).append(entry.directory)
+    known: dict[int, bool] = {}
+
+    def is_there(number: int) -> bool:
+        if number not in known:
+            seen, known[number] = wanted.directories[number], False
+            fs = _file_system(store, wanted, seen.fs)
+            known[number] = fs is not None and (
+                _opens(fs, wanted.inode(seen.fs, seen.handle)) or any(map(is_there, places.get((seen.fs, seen.handle), ())))
+            )
+        return known[number]
+
+    return {inode for inode, numbers in places.items() if any(map(is_there, numbers))}
+
+
+def _file_system(store: Store, wanted: Wanted, number: int) -> FileSystem | None:
+    """None for one that is not mounted: that is not undone either, and it is said."""
+    seen = wanted.file_systems[number]
+    fs = store.by_number.get(number) or store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
+    return fs if fs is not None and fs.policy == TRACED else None
+
+
+def _opens(fs: FileSystem, handle: bytes) -> bool:
     try:
-        fd = fs.open(handle)
+        os.close(fs.open(handle))
     except OSError:
         return False
-    try:
-        return os.fstat(fd).st_nlink > 0
-    finally:
-        os.close(fd)
+    return True
 
 
 def _problem(store: Store, fs: FileSystem, image: Content | Keep) -> str:
@@ -78,7 +99,9 @@ def _problem(store: Store, fs: FileSystem, image: Content | Keep) -> str:
 
 
 def verify(store: Store, wanted: Wanted, *, untouched: bool = False) -> None:
-    """Raises JournalDamaged."""
-    sentences = lost(store, wanted, untouched=untouched) + damaged(store, wanted)
+    """Raises JournalDamaged. `untouched`: no undo has put any kept link back."""
+    sentences = damaged(store, wanted)
+    if untouched and not wanted.after.undo_runs:  # one to a savepoint may have died, or not have been exact
+        sentences = lost(store, wanted) + sentences
     if sentences:
         raise JournalDamaged("The store fails its checks: %s." % "; ".join(sentences[:5]), hint="Nothing was touched. See acidctl verify.")

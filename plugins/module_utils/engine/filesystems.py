@@ -166,11 +166,20 @@ class FileSystem:
 
     def reopen(self) -> bool:
         """Whether it was read-only, and may not be any more: a clone keeps the options of its own time."""
-        old = self.mount_fd >= 0 and not self.shared_mount and bool(os.fstatvfs(self.mount_fd).f_flag & os.ST_RDONLY)
-        if old:
+        if self.mount_fd < 0 or self.shared_mount or not os.fstatvfs(self.mount_fd).f_flag & os.ST_RDONLY:
+            return False
+        now = FileSystem(self.number, self.dev, self.fstype, self.mount_point)
+        try:
+            now.open_mount()
+            same = kernel.Reader().stat(now.mount_fd, b"", kernel.AT_EMPTY_PATH).dev == self.dev
+        except OSError:
+            same = False
+        if same:
             self.close()
-            self.open_mount()
-        return old
+            self.mount_fd = now.mount_fd
+        else:  # another one lies there by now
+            now.close()
+        return same
 
     def close(self) -> None:
         for fd in (self.store_fd, self.mount_fd):

@@ -12,6 +12,7 @@ import typing as t
 
 from . import formats, states
 from .errors import JournalDamaged, WrongState
+from .filesystems import TRACED
 from .journal import Journal
 from .model import Transaction
 from .paths import STATE, directory_of
@@ -83,6 +84,8 @@ def drop(journal: Journal, value: Transaction) -> bool:
         for seen in read(directory).file_systems.values():
             store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
         store.remove()
+        if any(fs.policy == TRACED and fs.mount_fd >= 0 and store.existing_directory(fs) >= 0 for fs in store.by_number.values()):
+            return False  # this is a step of another transaction, and the trace does not let it
     except (JournalDamaged, FileNotFoundError):
         pass  # without its log only the store on our own file system can be found
     except OSError as error:

@@ -109,7 +109,8 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     after_commit = value.state == states.COMMITTED
     if after_commit:
         _refuse_overtaken(journal, tx)
-    if after_commit or shutdown.was_clean(directory_of(tx), value.boot_id):  # the commit had synced it all, too
+    clean = after_commit or shutdown.was_clean(directory_of(tx), value.boot_id)  # the commit had synced it all, too
+    if clean:
         shutdown.mark_undo(directory_of(tx))
     if value.state != states.UNDO_FAILED:  # tried again: it stays that, until it is exact
         journal.set_state(tx, states.ABORTING, reason=manner.reason)
@@ -148,6 +149,9 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
             wanted.after = AfterDigest()  # judged by now
         del wanted
         units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
+        if clean:  # all that it did is on the disk again, for one that goes on from here in another boot
+            log.sync()
+            shutdown.mark(directory_of(tx), value.boot_id)
         if stop is not None:
             return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, None, units=units, counted=counted, extra=stop)
     except Exception as error:  # of our own making too: an undo that stays ABORTING would be begun again for ever
@@ -233,7 +237,7 @@ def _read_log(journal: Journal, tx: str, store: Store, *, untouched: bool) -> tu
     power cut what follows its last whole record was never relied on; with `durability: process` HEAD may even lead it, copies may be gone,
     and changes may have reached the disk of which the log says nothing: what is whole is undone, and that it may not be all is said."""
     directory, value = directory_of(tx), journal.get(tx)
-    beside = _damage_beside(journal, value)
+    beside = damage_beside(journal, value)
     same_boot = value.boot_id == boot_id()
     lacks_nothing = same_boot or value.durable or shutdown.was_clean(directory, value.boot_id)
     if beside and lacks_nothing:
@@ -252,12 +256,12 @@ def _read_log(journal: Journal, tx: str, store: Store, *, untouched: bool) -> tu
         wanted = read(directory)
     except JournalDamaged:
         cut, wanted = True, read(directory, after_power_cut=True)
-    for sentence in beside + copies.lost(store, wanted, untouched=False) + copies.damaged(store, wanted):
+    for sentence in beside + copies.damaged(store, wanted):
         journal.note(tx, DIFFERS, sentence)
     return wanted, Writer.resume(directory, after_power_cut=cut), cut
 
 
-def _damage_beside(journal: Journal, value: Transaction) -> list[str]:
+def damage_beside(journal: Journal, value: Transaction) -> list[str]:
     """Of the probes' images, what lies beside the journal."""
     found = []
     for probe in Probes(value.options.get("probes")).before_files():
@@ -324,6 +328,7 @@ def _undo(
     # Of a torn step nobody has written down whom it asked.
     asked = {note.step for note in journal.notes(tx, ASKED)} | {step.n for step in later if step.sealed_ns is None}
     nothing = ((value.created_ns, value.created_ns),)
+    clock_was_set = settled.clock_was_set or any(start > end for start, end in spans.values())  # then times tell nothing
     since, before, about = _began(tx), {}, {}
     # Then what it left was left by that boot as well, and tells nothing of its doing.
     booted_within = shutdown.was_rebooted(directory_of(tx))
@@ -336,8 +341,8 @@ def _undo(
             before[probe.name] = images[0][1]
             left = images[-1][1] if after_commit and not booted_within and images[-1][0] > value.epoch else None
             about[probe.name] = Circumstances(
-                tuple(spans.values()) or nothing,
-                tuple(span for n, span in spans.items() if n in asked) or nothing,
+                () if clock_was_set else tuple(spans.values()) or nothing,
+                () if clock_was_set else tuple(span for n, span in spans.items() if n in asked) or nothing,
                 left=left,
                 since=since,
                 spared=settled.paths(),
@@ -395,6 +400,9 @@ def _half(half: t.Callable[[Image, Circumstances], Outcome], before: Image, abou
         return half(before, about)
     except (ProbeFailed, OSError) as error:
         return Outcome(failures=(str(error),))
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(failures=("a probe has failed: %r" % error,))
 
 
 def _verify(probe: Probe, before: Image, about: Circumstances) -> Outcome:
@@ -402,6 +410,9 @@ def _verify(probe: Probe, before: Image, about: Circumstances) -> Outcome:
         return Outcome(failures=tuple(probe.compare(before, probe.capture(), about)))
     except (ProbeFailed, OSError) as error:
         return Outcome(failures=(str(error),))
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(failures=("a probe has failed: %r" % error,))
 
 
 def _refuse_overtaken(journal: Journal, tx: str) -> None:

@@ -213,7 +213,7 @@ class OpenTransaction:
         """Images may not have reached the disk. The tracer that says so holds the lock, and goes on refusing."""
         try:
             self._doom(reason)
-        except JournalUnwritable as error:  # by the same disk; whoever finds the step unfinished dooms it
+        except (JournalUnwritable, WrongState) as error:  # by the same disk; whoever finds the step unfinished dooms it
             sys.stderr.write("acid-agent: doomed, which cannot be written down: %s\n" % error)
 
     def _deny(self, step: int, what: str) -> None:
@@ -341,7 +341,7 @@ class OpenTransaction:
                     kernel.syncfs(fs.mount_fd)
 
     def commit(self, armed: t.Sequence[str]) -> Summary:
-        start = time.monotonic()
+        start, name = time.monotonic(), self.journal.get(self.id).name
         with self.lock:
             self._refuse_unless_going_on()
             self._observations.refuse_denied()
@@ -364,7 +364,7 @@ class OpenTransaction:
             return self.summary(states.COMMITTED, time.monotonic() - start)
         except (OSError, AcidError) as error:
             sys.stderr.write("acid-agent: %s is committed, and its summary cannot be kept: %s\n" % (self.id, error))
-            return Summary(self.id, self.journal.get(self.id).name, states.COMMITTED, seconds=round(time.monotonic() - start, 3))
+            return Summary(self.id, name, states.COMMITTED, seconds=round(time.monotonic() - start, 3))
 
     def _prepare(self, armed: t.Sequence[str]) -> None:
         """All that the commit row says is written down, but for the sync."""

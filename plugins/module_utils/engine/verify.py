@@ -10,14 +10,20 @@ from __future__ import annotations
 import contextlib
 
 from . import copies, states
+from .errors import JournalDamaged
+from .journal import Journal
 from .model import Transaction
 from .paths import directory_of
+from .rollback import damage_beside
 from .store import Store
 from .wanted import read
 
 
-def check(value: Transaction) -> int:
+def check(journal: Journal, value: Transaction) -> int:
     """The number of records. Raises JournalDamaged."""
+    beside = damage_beside(journal, value)
+    if beside:
+        raise JournalDamaged("Transaction %s: %s." % (value.id, beside[0]), hint="It cannot be rolled back exactly any more.")
     wanted, store = read(directory_of(value.id)), Store(value.id)
     with contextlib.closing(store):
         copies.verify(store, wanted, untouched=value.state == states.COMMITTED)

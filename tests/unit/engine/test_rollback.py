@@ -244,7 +244,7 @@ def test_nor_is_one_that_an_undo_to_a_savepoint_has_put_back(journal: Journal, r
     found.put_back_by_an_undo_that_died()
     journal.set_state(found.tx, end)
     if end == "COMMITTED":
-        check(journal.get(found.tx))
+        check(journal, journal.get(found.tx))
     assert rollback.roll_back(journal, found.tx, ASKED).state == "ABORTED"
     assert found.is_back()
 

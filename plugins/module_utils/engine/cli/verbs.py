@@ -279,7 +279,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     journal = _journal()
     journal.verify()
     chosen = [journal.get(arguments.tx)] if arguments.tx else journal.transactions()
-    records = {value.id: verify.check(value) for value in chosen if value.images}
+    records = {value.id: verify.check(journal, value) for value in chosen if value.images}
     return show(arguments, {"transactions": len(records), "records": sum(records.values())})
 
 

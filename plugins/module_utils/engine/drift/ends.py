@@ -72,6 +72,8 @@ class Ends:
             else:
                 end = self._torn
             self._ends[step.n] = end
+            if end < step.started_ns:  # the clock was set back in the course of it: nobody can tell what it did before from what came after
+                self._windows.append((end, 1 << 63))
             self._windows.append((step.started_ns - _TICK_NS, end))
 
     def of(self, steps: int) -> int:

@@ -60,7 +60,10 @@ def _replace(plan: MergePlan, data: bytes) -> str:
     try:
         info = os.fstat(old)
         mode, uid, gid = plan.owner or (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
-        os.write(fd, data)
+        with open(fd, "wb", buffering=0, closefd=False) as file:
+            left = memoryview(data)
+            while left:  # a full disk takes a part without an error
+                left = left[file.write(left) :]
         os.fchown(fd, uid, gid)
         restore.set_xattrs(fd, read_xattrs(old))
         os.fchmod(fd, mode)

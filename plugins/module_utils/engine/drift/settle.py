@@ -52,11 +52,18 @@ class About(t.NamedTuple):
     undos: tuple[tuple[int, int], ...] = ()
 
 
+#: less than probes allow for, more than two readings of the clocks are apart
+_SET_NS = 500_000_000
+
+
 class Settled:
     def __init__(self, about: About, store: Store, log: Writer, found: Verdict) -> None:
         self._about, self._store, self._log = about, store, log
         self.verdict = found
         self._unrestricted = Wanted()
+
+    #: since one of the steps ended: then the times of what has none in the log (units) cannot be put beside the steps' times
+    clock_was_set = False
 
     @classmethod
     def reach(cls, about: About, store: Store, log: Writer, wanted: Wanted) -> Settled:
@@ -65,6 +72,8 @@ class Settled:
         if found is not None and found.done:
             about = about._replace(undos=(*about.undos, (found.judged_ns, found.ended_ns)))
         self = cls(about, store, log, found if found is not None else Verdict())
+        offset = clock_offset_ns()
+        self.clock_was_set = not about.booted_ns and any(abs(seal.offset_ns - offset) > _SET_NS for seal in wanted.after.sealed.values())
         if found is None or found.done:
             begun = now_ns()
             with self._ground(wanted) as ground:

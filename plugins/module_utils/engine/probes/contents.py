@@ -29,7 +29,7 @@ class Contents:
 
     def add(self, digest: str, content: bytes) -> None:
         path = self._path(digest)
-        with contextlib.suppress(FileNotFoundError):
+        if self.get(digest) is not None:  # one that a power cut has emptied is written again
             os.utime(path)
             return
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)

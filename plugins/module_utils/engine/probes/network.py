@@ -61,7 +61,7 @@ class Network(Probe):
         found = {
             f"The link {(was.get(key) or is_now[key]).name}": netlinks.what(was.get(key), is_now.get(key))
             for key in mine.ours
-            if key in was or is_now[key].removable
+            if (is_now[key].removable if key not in was else key in is_now or not was[key].away)
         }
         for kind in KINDS:
             born, gone = _moved(kind, before, now, left)
@@ -96,7 +96,7 @@ class Network(Probe):
         for key in mine.ours:
             if key not in was:
                 outcome += self._remove_link(netlink, now[key])
-        missing = [was[key] for key in mine.ours if key not in now]
+        missing = [was[key] for key in mine.ours if key not in now and not was[key].away]
         for _round in range(len(missing)):
             # A link may lie on another one that has to be made first.
             present = {link.ifindex for link in self._links_now(netlink).values()}

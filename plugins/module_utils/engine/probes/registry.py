@@ -21,12 +21,13 @@ from .sysctl import Sysctl
 from .systemd import Systemd
 from .timezone import Timezone
 
-# Services before mounts: they keep file systems busy. Swap before its file goes.
+# Services before mounts: they keep file systems busy. Swap before its file goes. Mounts before services' directories: what is mounted on
+# one is no service's.
 BEFORE_FILES: tuple[type[Probe], ...] = (
     Systemd,
-    ServiceDirectories,
     Swap,
     Mounts,
+    ServiceDirectories,
     Etc,
     Hostname,
     Timezone,

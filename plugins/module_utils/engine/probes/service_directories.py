@@ -10,10 +10,12 @@ in /run is in `leavings`, what they make for themselves in `servicedata`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 
 from ..commands import run
+from ..filesystems import mounts_of
 from . import leavings, servicedata
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
 
@@ -56,6 +58,12 @@ class ServiceDirectories(Probe):
             return NOTHING
         outcome = NOTHING
         for path in sorted(born & _of_services()):
+            mounted = _mounts_below(path)
+            if mounted:  # and could not be unmounted: what lies there is anybody's
+                outcome += Outcome(
+                    failures=(f"{path!r} was made for a service of the transaction and is left: {mounted[0]!r} is mounted.",)
+                )
+                continue
             try:
                 _remove(path, circumstances.attic)
             except OSError as error:
@@ -150,9 +158,16 @@ def _remove(path: str, attic: str) -> None:
         try:
             os.makedirs(attic, mode=0o700, exist_ok=True)
             os.rename(path, os.path.join(attic, "q-" + path.strip("/").replace("/", "-")))
-        except OSError:
+        except OSError as error:
             # Another file system, or an earlier attempt's tree is there.
-            pass
+            if error.errno not in (errno.EXDEV, errno.ENOTEMPTY, errno.EEXIST):
+                raise
         else:
             return
     shutil.rmtree(path)
+
+
+def _mounts_below(path: str) -> list[str]:
+    """Mount points at the path and below it."""
+    top = os.fsencode(os.path.realpath(path))
+    return [os.fsdecode(mount.point) for mount in mounts_of() if mount.point == top or mount.point.startswith(top + b"/")]

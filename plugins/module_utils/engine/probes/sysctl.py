@@ -31,6 +31,7 @@ _NOT_SETTINGS = re.compile(
   | vm/(drop_caches|compact_memory|stat_refresh)         # an action, not a value
   | net/ipv[46]/route/flush                              # an action
   | net/netfilter/nf_conntrack_count                     # a counter
+  | net/ipv4/tcp_fastopen_key                            # a secret, which the kernel makes at first use
   | net/ipv6/conf/[^/]+/stable_secret                    # can be set once, and read only then
     """,
     re.VERBOSE,

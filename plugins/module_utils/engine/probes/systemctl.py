@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import typing as t
 
 from ..commands import Output, run
 from ..errors import ProbeFailed
@@ -37,7 +38,17 @@ class Systemctl:
         if self.uid == os.geteuid():
             return place
         # Of another user's manager not even root may ask anything.
-        return ["setpriv", f"--reuid={self.uid}", "--regid", str(pwd.getpwuid(self.uid).pw_gid), "--clear-groups", *place]
+        return ["setpriv", f"--reuid={self.uid}", "--regid", str(self._group()), "--clear-groups", *place]
+
+    def _group(self) -> int:
+        """Also of a user whom a step has removed, or whose directory service does not answer any more."""
+        try:
+            return pwd.getpwuid(t.cast(int, self.uid)).pw_gid
+        except KeyError:
+            try:
+                return os.stat(f"/run/user/{self.uid}").st_gid
+            except OSError as error:
+                raise ProbeFailed(f"There is no user {self.uid} any more, and its manager cannot be asked: {error.strerror}.") from error
 
     def units(self) -> dict[str, Unit]:
         """Those that a probe may ever act on, but the inactive ones: systemd forgets them, and their times, when it likes. ProbeFailed."""

@@ -66,7 +66,7 @@ class Contents:
                     self._names.absent(place)
                 return
             if flags & os.O_CREAT and flags & os.O_EXCL:  # fails, as long as it is true that there is something
-                self._images.directory(place.fd, place.parent)  # InStore: what was to go first only seems to have gone
+                self._images.refuse_in_store(place)  # there what was to go first only seems to have gone
                 return
             kind = stat.S_IFMT(place.found.mode)
             if kind == stat.S_IFBLK:

@@ -202,6 +202,12 @@ class Images:
             if fs is not None and fs.mount_fd >= 0 and os.fstat(fs.mount_fd).st_ino == place.parent.ino:
                 raise InStore("%s: before-images lie there" % os.fsdecode(HIDDEN))
 
+    def refuse_in_store(self, place: Place) -> None:
+        """Likewise what lies in one, for calls that need no image otherwise."""
+        fs = self.store.file_system(place.parent.dev)
+        if fs is not None and fs.policy == TRACED and is_in_store(fs, os.readlink(b"/proc/self/fd/%d" % place.fd)):
+            raise InStore("%s: before-images lie there" % os.fsdecode(fs.mount_point))
+
     @staticmethod
     def _unless_outside(known: Directory) -> Directory | None:
         if known.in_store:

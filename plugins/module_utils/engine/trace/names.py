@@ -76,8 +76,11 @@ class Names:
         if name is None or found is None or found.dev != place.parent.dev or stat.S_ISDIR(found.mode) != is_rmdir:
             return
         images.refuse_store(place)
+        if self._not_empty(found):
+            images.refuse_in_store(place)
+            return
         directory = images.directory(place.fd, place.parent)
-        if directory is None or self._not_empty(found):
+        if directory is None:
             return
         if is_rmdir:
             self._caller.newborn.forget()
