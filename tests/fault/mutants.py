@@ -200,8 +200,8 @@ MUTANTS = (
         "kept links are not looked for",
         "tests/unit/engine/test_rollback.py",
         "copies.py",
-        "        sentences = lost(store, wanted) + sentences\n",
-        "        pass\n",
+        "        missing = lost(store, wanted)\n",
+        "        missing: list[str] = []\n",
     ),
     Mutant(
         "I7",

@@ -53,8 +53,8 @@ def lost(store: Store, wanted: Wanted) -> list[str]:
 
 
 def _needed(store: Store, wanted: Wanted) -> set[Inode]:
-    """Inodes that are to be put into a directory that is there, or is to be. None is on a file system in memory that was made anew since, or
-    where another one is mounted by now: nothing is undone there, and nothing of it is in the store."""
+    """Inodes that are to be put into a directory that is there, or is to be. None is on a file system in memory that was made anew since,
+    or where another one is mounted by now: nothing is undone there, and nothing of it is in the store."""
     places: dict[Inode, list[int]] = {}
     for entry in wanted.entries.values():
         if entry.mode:
@@ -101,7 +101,11 @@ def _problem(store: Store, fs: FileSystem, image: Content | Keep) -> str:
 def verify(store: Store, wanted: Wanted, *, untouched: bool = False) -> None:
     """Raises JournalDamaged. `untouched`: no undo has put any kept link back."""
     sentences = damaged(store, wanted)
+    hint = "Nothing was touched. See acidctl verify."
     if untouched and not wanted.after.undo_runs:  # one to a savepoint may have died, or not have been exact
-        sentences = lost(store, wanted) + sentences
+        missing = lost(store, wanted)
+        if missing and not sentences:
+            hint += " Asked for again, the rollback undoes the rest, and says what is gone."
+        sentences = missing + sentences
     if sentences:
-        raise JournalDamaged("The store fails its checks: %s." % "; ".join(sentences[:5]), hint="Nothing was touched. See acidctl verify.")
+        raise JournalDamaged("The store fails its checks: %s." % "; ".join(sentences[:5]), hint=hint)

@@ -21,6 +21,7 @@ from engine.rollback import Manner
 from engine.situation import Situation
 from engine.store import Store
 from engine.tracer import CAPTURE
+from engine.undoing.ground import Outcome
 from engine.undolog import Writer
 from engine.verify import check
 from engine.work import Work
@@ -210,11 +211,34 @@ def test_a_kept_link_that_is_missing_refuses_the_undo(journal: Journal, removed:
     if end:
         journal.set_state(found.tx, end)
     found.link.unlink()
-    for _again in range(2):
-        with pytest.raises(JournalDamaged, match=r"1 on .* is missing"):
-            rollback.roll_back(journal, found.tx, ASKED)
-        assert journal.get(found.tx).state == "UNDO_FAILED"
-        assert found.is_untouched()
+    with pytest.raises(JournalDamaged, match=r"1 on .* is missing"):
+        rollback.roll_back(journal, found.tx, ASKED)
+    assert journal.get(found.tx).state == "UNDO_FAILED"
+    assert found.is_untouched()
+    done = rollback.roll_back(journal, found.tx, ASKED)
+    assert done.state == "UNDO_FAILED" and not found.born.exists()
+    assert any("kept: is gone, and there is no image of it" in sentence for sentence in done.differs), done
+
+
+def test_what_lay_in_memory_that_was_made_anew_is_no_loss(journal: Journal, removed: Callable[..., Removed]) -> None:
+    """/run after a planned reboot."""
+    found = removed()
+    folder = found.kept.parent
+    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(folder)], check=True)
+    assert rollback.roll_back(journal, found.tx, ASKED).state == "ABORTED"
+
+
+def test_an_undo_that_ends_with_differences_lacks_nothing_in_a_later_boot(
+    journal: Journal, removed: Callable[..., Removed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = removed()
+    journal.set_state(found.tx, "COMMITTED")
+    with monkeypatch.context() as now:
+        now.setattr(rollback, "undo", lambda *_arguments, **_more: Outcome(differs=["a test says so"]))
+        assert rollback.roll_back(journal, found.tx, ASKED).state == "UNDO_FAILED"
+    monkeypatch.setattr(shutdown, "boot_id", lambda: "the next")
+    assert shutdown.was_clean(paths.directory_of(found.tx), journal.get(found.tx).boot_id)
 
 
 def test_a_kept_link_that_was_moved_away_may_be_put_back(journal: Journal, removed: Callable[..., Removed]) -> None:

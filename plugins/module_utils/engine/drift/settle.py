@@ -61,9 +61,8 @@ class Settled:
         self._about, self._store, self._log = about, store, log
         self.verdict = found
         self._unrestricted = Wanted()
-
-    #: since one of the steps ended: then the times of what has none in the log (units) cannot be put beside the steps' times
-    clock_was_set = False
+        #: since one of the steps ended: what is known by a time of its own (units) cannot be put beside the steps' times then
+        self.clock_was_set = False
 
     @classmethod
     def reach(cls, about: About, store: Store, log: Writer, wanted: Wanted) -> Settled:
