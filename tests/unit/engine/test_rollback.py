@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from engine import kernel, paths, retention, rollback, shutdown, situation
+from engine.afterdigest import clock_offset_ns
 from engine.boot import boot_id
 from engine.errors import AcidError, Busy, JournalDamaged, WrongState, WrongTransaction
 from engine.journal import Journal
 from engine.model import Transaction
+from engine.probes.base import NOTHING, Circumstances
 from engine.probes.hostname import Hostname
-from engine.records import LINK, Basic, DirectorySeen, Entry, EpochStarted, FileSystemSeen, Image, Keep, UndoRun, Value
+from engine.records import LINK, Basic, DirectorySeen, Entry, EpochStarted, FileSystemSeen, Image, Keep, Sealed, UndoRun, Value
 from engine.rollback import Manner
 from engine.situation import Situation
 from engine.store import Store
@@ -285,6 +288,22 @@ def test_what_a_probe_keeps_is_looked_at_first(
     assert "Nothing was touched" in raised.value.hint
     assert journal.get(found.tx).state == "UNDO_FAILED"
     assert found.is_untouched()
+
+
+@pytest.mark.parametrize("by", [0, -600, 600])
+def test_where_the_clock_was_set_times_tell_nothing(
+    journal: Journal, removed: Callable[..., Removed], monkeypatch: pytest.MonkeyPatch, by: int
+) -> None:
+    """What a unit did is known by the kernel's own clock, and what a step did by the one that people set."""
+    found = removed(probes=["hostname"])
+    journal.set_probe(found.tx, 0, "hostname", {})
+    found.append(Sealed(1, time.time_ns(), clock_offset_ns() + by * 10**9))
+    seen: list[Circumstances] = []
+    monkeypatch.setattr(Hostname, "before_files", lambda _probe, _before, about: seen.append(about) or NOTHING)
+    monkeypatch.setattr(Hostname, "after_files", lambda _probe, _before, _about: NOTHING)
+    monkeypatch.setattr(Hostname, "compare", lambda _probe, _before, _now, _about: [])
+    rollback.roll_back(journal, found.tx, ASKED)
+    assert [bool(about.windows) for about in seen] == [by == 0]
 
 
 def test_a_part_that_fails_before_the_first_path_ends_the_undo_too(
