@@ -591,8 +591,8 @@ def test_what_is_on_the_disk_is_a_decision_to_the_head(journal: Journal, path: s
         Journal(path)
 
 
-def test_a_head_that_cannot_be_written_denies_no_decision(journal: Journal, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It lags then."""
+def test_a_head_that_cannot_be_written_says_so_and_lags(journal: Journal, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails at a decision is not relied on, though the row itself is there: whoever asked hears so, and can roll back."""
     tx = begin(journal)
     head = Path(path.replace(".db", ".head"))
     before = head.read_bytes()
@@ -602,10 +602,11 @@ def test_a_head_that_cannot_be_written_denies_no_decision(journal: Journal, path
 
     with monkeypatch.context() as now:
         now.setattr(journal._head, "write", fails)
-        assert journal.set_state(tx.id, "COMMITTED").state == "COMMITTED"
+        with pytest.raises(JournalUnwritable, match="Input/output error"):
+            journal.set_state(tx.id, "COMMITTED")
     assert head.read_bytes() == before
     assert Journal(path).get(tx.id).state == "COMMITTED"
-    begin(journal)
+    journal.set_state(tx.id, "ABORTING")
     assert head.read_bytes() != before
 
 

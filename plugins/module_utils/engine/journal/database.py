@@ -121,10 +121,8 @@ class Database:
                     self._db.execute("ROLLBACK")
                 raise
             if decision:
-                # Only what is on the disk may be counted: a head that a power cut let reach it first would lead the journal. It may lag,
-                # and an error here must not deny what has been decided.
-                with contextlib.suppress(OSError):
-                    self._head.write(serial)
+                # Only what is on the disk may be counted: a head that a power cut let reach it first would lead the journal.
+                self._head.write(serial)
 
 
 def _make_private(path: str) -> None:
