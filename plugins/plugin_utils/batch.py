@@ -57,11 +57,11 @@ class Batch:
                     )
                 elif self._transaction(host) is None:
                     self._refuse(host, outcomes.get(host))
-        if self._refused and self._play.any_errors_fatal:
-            for host in self.plans:
-                if host not in self._refused:
-                    self._why[host] = "another host could not begin, and the play has 'any_errors_fatal'"
-                    self._mark_failed(host)
+        fatal = self._why_refusals_end_the_play()
+        for host in self.plans if fatal else ():
+            if host not in self._refused:
+                self._why[host] = fatal
+                self._mark_failed(host)
         stats = self._tqm._stats
         self._before = {host: (stats.failures.get(host, 0), stats.dark.get(host, 0)) for host in self.plans}
 
@@ -78,6 +78,11 @@ class Batch:
         self._stopped = stopped
         open_now = {host: found for host in self.plans if (found := self._transaction(host)) is not None}
         undo = {host: reason for host in open_now if (reason := stopped or self._why_undo(host))}
+        if undo and self._play.any_errors_fatal:  # Ansible saw to it, but for what only we know, or have found just now
+            for host in open_now:
+                if host not in undo:
+                    undo[host] = "another host is rolled back, and the play has 'any_errors_fatal'"
+                    self._mark_failed(host)
         failures: dict[str, str] = {}
         try:
             if stopped and self._asked_hosts:
@@ -158,6 +163,17 @@ class Batch:
         denied = any(options.irreversible == fence.DENY for options in self.plans.values())
         return "'irreversible: deny'" if denied else "a rehearsal, which has to leave nothing behind,"
 
+    def _why_refusals_end_the_play(self) -> str:
+        """Before its first task, as Ansible would after a failed one. For max_fail_percentage Ansible counts no unreachable hosts."""
+        if self._refused and self._play.any_errors_fatal:
+            return "another host could not begin, and the play has 'any_errors_fatal'"
+        most = self._play.max_fail_percentage
+        failed = [host for host in self._refused if host in self._tqm._failed_hosts]
+        of = len(self._tqm._inventory.get_hosts(self._play.hosts, order=self._play.order))
+        if failed and most is not None and len(failed) / of > most / 100.0:
+            return f"{len(failed)} of {of} hosts could not begin, and that is more than the play's 'max_fail_percentage'"
+        return ""
+
     def _by_options(self) -> list[tuple[Options, list[str]]]:
         groups: dict[Options, list[str]] = {}
         for host, options in self.plans.items():
@@ -204,8 +220,14 @@ class Batch:
     def _end(self, action: str, hosts: list[str], more: dict[str, Any] | None = None) -> dict[str, str]:
         """The sentence of each host where it did not work."""
         outcomes = self._on_hosts(hosts, action, {**HELD_BY, **(more or {})})
-        unknown = inner_play.Outcome(inner_play.FAILED, "no answer", "")
-        return {host: outcomes.get(host, unknown).message for host in hosts if self._transaction(host) is not None}
+        return {host: self._sentence(host, outcomes) for host in hosts if self._transaction(host) is not None}
+
+    def _sentence(self, host: str, outcomes: dict[str, inner_play.Outcome]) -> str:
+        if host in outcomes:
+            return outcomes[host].message
+        if self._tqm._inventory.get_host(host) is None:
+            return "the host is gone from the inventory since the play began, so it could not be reached"
+        return "no answer"
 
     def _outcome(self, host: str, outcome: str) -> str:
         rehearsed = self.plans[host].rehearse and outcome == reports.ROLLED_BACK and not self._stopped

@@ -71,8 +71,9 @@ class Hooks:
     def _run(self, tqm: Any, play: Any, run_play: Callable[[Any, Any], Any]) -> Any:
         if self._settings().plan:
             self._use_table()
-            return self._planner.run(tqm, play, self._options_of_hosts(tqm, play))
-        plans = self._plans(tqm, play)
+            return self._planner.run(tqm, play, self._options_of_hosts(tqm, play)[0])
+        plans, opted_out = self._plans(tqm, play)
+        tasks.opted_out = opted_out
         if not plans:
             return run_play(tqm, play)
         self._use_table()
@@ -118,35 +119,45 @@ class Hooks:
             except OSError as error:
                 display.error(f"The page of the rehearsal could not be written to {path}: {error.strerror}")
 
-    def _plans(self, tqm: Any, play: Any) -> dict[str, Options]:
-        """None in check mode: there is nothing to undo."""
-        plans = self._options_of_hosts(tqm, play)
-        if plans and play.check_mode:
-            for name in forecast.for_real_in_check_mode(play):
-                display.warning(
-                    f"'{name}' has 'check_mode: false'. In check mode there is no transaction: what it changes will not be undone."
-                )
-            return {}
-        return plans
+    def _plans(self, tqm: Any, play: Any) -> tuple[dict[str, Options], frozenset[str] | None]:
+        """None in check mode: there is nothing to undo. Second, the hosts that turned it off, where that matters."""
+        plans, opted_out = self._options_of_hosts(tqm, play)
+        if not play.check_mode:
+            return plans, opted_out
+        for name in forecast.for_real_in_check_mode(play) if plans else ():
+            display.warning(f"'{name}' has 'check_mode: false'. In check mode there is no transaction: what it changes will not be undone.")
+        return {}, None
 
-    def _options_of_hosts(self, tqm: Any, play: Any) -> dict[str, Options]:
-        """The options of each host of this batch that is still in the play; hosts that turned it off are left out."""
+    def _options_of_hosts(self, tqm: Any, play: Any) -> tuple[dict[str, Options], frozenset[str]]:
+        """The options of each host of this batch that is still in the play, and the hosts that turned it off. Those are also looked for
+        among hosts that are out of the play: `meta: clear_host_errors` may bring one back."""
         defaults = self._defaults()
         plans: dict[str, Options] = {}
+        opted_out: set[str] = set()
         for host in tqm._inventory.get_hosts(play.hosts, order=play.order):
-            if host.name in tqm._failed_hosts or host.name in tqm._unreachable_hosts:
-                continue
-            variables = tqm._variable_manager.get_vars(play=play, host=host)
-            value = variables.get("acid_transaction")
+            is_out = host.name in tqm._failed_hosts or host.name in tqm._unreachable_hosts
             try:
-                if value is not None:
-                    value = Templar(loader=tqm._loader, variables=variables).template(value)
-                options = parse(value, defaults=defaults)
-            except OptionError as problem:
-                raise AnsibleError(f"No task was run: {play.get_name()}: {problem}") from None
-            if options is not None:
+                options = _options_of(tqm, play, host, defaults=defaults)
+            except AnsibleError:
+                if is_out:
+                    continue  # it may lack the facts that its option is made of
+                raise
+            if options is None:
+                opted_out.add(host.name)
+            elif not is_out:
                 plans[host.name] = options if options.name else _named(options, play)
-        return plans
+        return plans, frozenset(opted_out)
+
+
+def _options_of(tqm: Any, play: Any, host: Any, *, defaults: Options) -> Options | None:
+    variables = tqm._variable_manager.get_vars(play=play, host=host)
+    value = variables.get("acid_transaction")
+    try:
+        if value is not None:
+            value = Templar(loader=tqm._loader, variables=variables).template(value)
+        return parse(value, defaults=defaults)
+    except OptionError as problem:
+        raise AnsibleError(f"No task was run: {play.get_name()}: {problem}") from None
 
 
 def _named(options: Options, play: Any) -> Options:

@@ -61,7 +61,11 @@ class Collector(CallbackBase):  # type: ignore[misc]
 def run(
     tqm: Any, play: Any, hosts: Sequence[str], *, action: str, arguments: dict[str, Any], run_play: Callable[[Any, Any], Any]
 ) -> dict[str, Outcome]:
-    """`run_play` is TaskQueueManager.run as ansible-core has it. A host that is missing in the answer never got its turn."""
+    """`run_play` is TaskQueueManager.run as ansible-core has it. A host that is missing in the answer never got its turn, or
+    has left the inventory (`meta: refresh_inventory`)."""
+    hosts = [name for name in hosts if tqm._inventory.get_host(name) is not None]
+    if not hosts:
+        return {}
     inner = _play(play, hosts, action=action, arguments=arguments)
     collector = Collector()
     with _set_aside(tqm, hosts, collector), _own_command_line():

@@ -28,6 +28,9 @@ OWN_ACTIONS = frozenset(f"acid.host.{name}" for name in ("tx_begin", "tx_step", 
 
 WITHOUT_PYTHON = frozenset(("ansible.builtin.raw", "ansible.builtin.script"))
 
+#: Hosts of the running play that turned the transaction off. None: it is no play of ours (check mode). Workers inherit it by fork.
+opted_out: frozenset[str] | None = None
+
 
 class Where(NamedTuple):
     """`transaction` is None outside, and then `outside` says where that is."""
@@ -47,7 +50,8 @@ class Wishes(NamedTuple):
 
 
 def prepare(executor: Any, handler: Any) -> None:
-    """Wrap the handler's `run` so that its commands become a step. Does nothing where the play holds no transaction."""
+    """Wrap the handler's `run` so that its commands become a step. Does nothing on hosts that turned the transaction off, unless the task
+    goes to one that has one."""
     task, host = handler._task, executor._host.name
     if inner_task.running:
         return
@@ -55,12 +59,19 @@ def prepare(executor: Any, handler: Any) -> None:
     ledger = Ledger.of_this_run()
     if handler._connection is None or action_name(task) in OWN_ACTIONS:
         return
-    own = ledger.open_transaction(host)
-    if own is None and ledger.waiting(host) is not None:
-        _begin_late(executor, handler, ledger=ledger)
-        return
-    if own is None or own.held_by != "play":
-        return
+    elsewhere = str(task.delegate_to) if task.delegate_to and task.delegate_to != host else ""
+    own = _held_by_play(host, ledger=ledger)
+    if own is None:
+        waits = ledger.waiting(host) is not None
+        if waits and not elsewhere:
+            _begin_late(executor, handler, ledger=ledger)
+            return
+        if not waits and opted_out is not None and host not in opted_out:
+            handler.run = _refusing_without_begin(host)
+            return
+        own = _held_by_play(elsewhere, ledger=ledger) if elsewhere else None  # a guest's step: all it asks for is asked of that host
+        if own is None:
+            return
     where = destination(handler, own, ledger=ledger)
     run = handler.run
 
@@ -93,6 +104,23 @@ def prepare(executor: Any, handler: Any) -> None:
     handler.run = run_as_step
 
 
+def _held_by_play(host: str, *, ledger: Ledger) -> OpenTransaction | None:
+    found = ledger.open_transaction(host)
+    return found if found is not None and found.held_by == "play" else None
+
+
+def _refusing_without_begin(host: str) -> Callable[..., Any]:
+    """Such a host was left out when the play began, and `meta: clear_host_errors` let it in again, when it was too late to begin."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AnsibleActionFail(
+            f"{host} has no transaction, so this task was not run: the host could not begin with the play (it was unreachable), and "
+            "'meta: clear_host_errors' brought it back later. Run the play again on it, or set 'acid_transaction: false' for it."
+        )
+
+    return refuse
+
+
 def _sayer(handler: Any, task_vars: dict[str, Any], to: OpenTransaction) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
     """Says something to the transaction of the host that the handler's connection leads to."""
 
@@ -106,8 +134,6 @@ def _sayer(handler: Any, task_vars: dict[str, Any], to: OpenTransaction) -> Call
 def _begin_late(executor: Any, handler: Any, *, ledger: Ledger) -> None:
     """The host had no Python when the play began. Tasks that need none run unprotected, and say so; the first other one begins."""
     task, host, run = handler._task, executor._host.name, handler.run
-    if task.delegate_to and task.delegate_to != host:
-        return
 
     @functools.wraps(run)
     def run_late(*args: Any, **kwargs: Any) -> Any:
