@@ -9,7 +9,17 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.playbook.task import Task
-from ansible_collections.acid.host.plugins.plugin_utils import compensating, effects, fence, nested, own_host, shim, steps, tasks
+from ansible_collections.acid.host.plugins.plugin_utils import (
+    compensating,
+    effects,
+    fence,
+    nested,
+    own_host,
+    shim,
+    special_tasks,
+    steps,
+    tasks,
+)
 from ansible_collections.acid.host.plugins.plugin_utils.hostcommand import HostError
 from ansible_collections.acid.host.plugins.plugin_utils.ledger import Ledger, OpenTransaction
 from ansible_collections.acid.host.plugins.plugin_utils.tx_action import TxAction
@@ -64,6 +74,7 @@ class ActionModule(TxAction):
             fence.meet(fence.what_is_declared(handler._task, found, ""), transaction, ledger=ledger, advice="Give it 'compensate'.")
         if arguments["capture"] == "none":
             return nested.run(handler, task_vars)
+        special_tasks.lead_rsync_through_shim(handler, transaction, info._replace(id=uuid.uuid4().hex))
         steps.install()
         armed = steps.Armed(self._connection, transaction, info._replace(position=tasks.position(self._task)), task_vars)
         return tasks.supervise(nested.run, (handler, task_vars), {}, handler=handler, armed=armed, ledger=ledger)

@@ -10,6 +10,7 @@ open.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -48,7 +49,7 @@ class Batch:
         self._asked_hosts = True
         may_wait = {"_may_wait": forecast.starts_without_python(self._play)}
         for options, hosts in self._by_options():
-            arguments = {**{key: value for key, value in options.to_json().items() if value not in ("", [])}, **HELD_BY, **may_wait}
+            arguments = {**{key: value for key, value in options.to_json().items() if value != ""}, **HELD_BY, **may_wait}
             outcomes = self._on_hosts(hosts, "tx_begin", arguments)
             for host in hosts:
                 if self._ledger.waiting(host) is not None:
@@ -175,10 +176,10 @@ class Batch:
         return ""
 
     def _by_options(self) -> list[tuple[Options, list[str]]]:
-        groups: dict[Options, list[str]] = {}
-        for host, options in self.plans.items():
-            groups.setdefault(options, []).append(host)
-        return list(groups.items())
+        groups: dict[str, tuple[Options, list[str]]] = {}
+        for host, options in self.plans.items():  # as text: own probes are mappings, which cannot be keys
+            groups.setdefault(json.dumps(options.to_json(), sort_keys=True), (options, []))[1].append(host)
+        return list(groups.values())
 
     def _on_hosts(self, hosts: list[str], action: str, arguments: dict[str, Any]) -> dict[str, inner_play.Outcome]:
         return inner_play.run(self._tqm, self._play, hosts, action=action, arguments=arguments, run_play=self._run_play) if hosts else {}

@@ -72,11 +72,12 @@ class Named(NamedTuple):
 def irreversible(play: Any, hosts: Collection[str], variables: Mapping[str, Any]) -> list[Named]:
     """In the order of the play's tasks, each sentence once."""
     found: dict[str, bool] = {}
-    for task in walk.tasks_of(play, variables):
+    for task, kind, _closed in walk.closed(play, variables):
         undo = undo_of(task, hosts)
         if undo.how == IRREVERSIBLE:
             what = f"{task.get_name()}: {undo.why}"
-            found[what] = found.get(what, False) or not (undo.depends or is_conditional(task))
+            uncertain = undo.depends or kind == walk.RESCUE or is_conditional(task)
+            found[what] = found.get(what, False) or not uncertain
     return [Named(what, certain) for what, certain in found.items()]
 
 

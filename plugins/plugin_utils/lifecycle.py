@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import posixpath
 import socket
 import time
 import uuid
@@ -200,13 +201,26 @@ def owner() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()} ansible[{os.getppid()}]"
 
 
+# Where a task's own files may lie too. Left out as a whole, nothing done there would be undone, and nobody would say so.
+SHARED = ("/dev/shm", "/run/lock", "/run/shm", "/run/user", "/usr/local", "/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp")
+
+
 def remote_tmp(action: Any) -> list[str]:
-    """Ansible's own temporary directories on the host: never part of a transaction."""
-    folder = str(action.get_shell_option("remote_tmp", default="~/.ansible/tmp"))
+    """Ansible's own temporary directories on the host: never part of a transaction. None where they are made in a directory that is not
+    Ansible's alone (remote_tmp = /tmp): the trace knows whole directories only, so images of the temporary files are made there too."""
+    folder = posixpath.normpath(str(action.get_shell_option("remote_tmp", default="~/.ansible/tmp")))
+    if not _is_ansibles(folder):
+        return []
     if not folder.startswith("~/"):
         return [folder]
     users = dict.fromkeys(user for user in (elevation.login_of(action).name, action.get_become_option("become_user"), "root") if user)
     return [f"~{user}/{folder[2:]}" for user in users]
+
+
+def _is_ansibles(folder: str) -> bool:
+    """Not a home, nor a directory at the top (/tmp, /srv, ...), nor one that others are known to use, nor one with such a one in it."""
+    above, _dummy, _name = folder.rpartition("/")
+    return above not in ("", "/", "/home") and folder not in SHARED
 
 
 def call(action: Any, task_vars: dict[str, Any], transaction: OpenTransaction, verb: str, request: dict[str, Any]) -> dict[str, Any]:

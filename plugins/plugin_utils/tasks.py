@@ -248,7 +248,7 @@ def _refuse_what_cannot_be(handler: Any, where: Where) -> None:
     why = connections.refusal(handler._connection)
     if why:
         raise AnsibleActionFail(f"{why[0].upper()}{why[1:]}.")
-    special_tasks.lead_rsync_through_shim(handler._task, where.transaction, step_info(handler._task, step_id=uuid.uuid4().hex))
+    special_tasks.lead_rsync_through_shim(handler, where.transaction, step_info(handler._task, step_id=uuid.uuid4().hex))
 
 
 def wishes_of(handler: Any, task_vars: dict[str, Any]) -> Wishes:

@@ -30,8 +30,13 @@ class Found(NamedTuple):
 
 def tasks_of(play: Any, variables: Mapping[str, Any] | None = None) -> Iterator[Any]:
     """Without handlers, and includes closed. Without `variables` tags do not count."""
+    return (found.task for found in closed(play, variables))
+
+
+def closed(play: Any, variables: Mapping[str, Any] | None = None) -> Iterator[Found]:
+    """The same with what kind of task each is."""
     for block in play.compile():
-        yield from (found.task for found in _in_block(_chosen(block, variables)))
+        yield from _in_block(_chosen(block, variables))
 
 
 def everything(play: Any, variables: Mapping[str, Any], *, host: Any) -> Iterator[Found]:

@@ -195,6 +195,9 @@ def test_a_delegate_outside_is_named_before_and_after_and_can_be_forbidden(hosts
     assert "far-away" not in hosts.ssh("h2", "ls /tmp")
 
 
+TX_STEP_SYNCHRONIZE = "acid.host.tx_step: {task: {ansible.posix.synchronize: {src: tree/, dest: /etc/synchronized}}}"
+
+
 def test_synchronize_is_a_step(hosts):
     (hosts.folder / "tree").mkdir()
     (hosts.folder / "tree" / "file").write_text("x")
@@ -211,6 +214,46 @@ def test_synchronize_is_a_step(hosts):
         assert "TASK [command]" in run.stdout and "changed=2" in run.stdout, run.stdout
         assert run.outcome("h1") == "rolled back"
         assert "synchronized" not in hosts.ssh("h1", "ls /etc")
+    wrapped = play.replace("ansible.posix.synchronize: {src: tree/, dest: /etc/synchronized}", TX_STEP_SYNCHRONIZE)
+    run = hosts.play(wrapped, *extra({"ansible_user": "root"}))
+    assert "changed=2" in run.stdout, run.stdout
+    assert run.outcome("h1") == "rolled back"
+    assert "synchronized" not in hosts.ssh("h1", "ls /etc")
+
+
+SYNCHRONIZED_AS = [
+    ({"ansible_user": "deploy"}, "deploy"),
+    ({"ansible_user": "deploy", "ansible_become": "true", "ansible_become_user": "nobody"}, "nobody"),
+    ({"ansible_user": "root", "ansible_become": "true", "ansible_become_user": "nobody"}, "nobody"),
+]
+
+
+@pytest.mark.parametrize(("variables", "owner"), SYNCHRONIZED_AS)
+def test_synchronize_writes_as_whom_the_task_runs(hosts, variables, owner):
+    (hosts.folder / "tree").mkdir()
+    (hosts.folder / "tree" / "file").write_text("x")
+    hosts.ssh("h1", "rm -rf /tmp/from /tmp/synchronized; install -d -m 777 /tmp/from; echo x >/tmp/from/source")
+    play = f"""
+- hosts: h1
+  gather_facts: false
+  tasks:
+    - ansible.posix.synchronize: {{src: tree/, dest: /tmp/synchronized}}
+      register: tried
+      until: tried.attempts == 2
+      retries: 2
+      delay: 0
+    - command: stat -c %U /tmp/synchronized/file
+      register: found
+    - assert: {{that: found.stdout == '{owner}'}}
+    - ansible.posix.synchronize: {{src: /tmp/from/source, dest: fetched, mode: pull, rsync_opts: [--remove-source-files]}}
+    - command: test ! -e /tmp/from/source
+    - fail: {{msg: as wanted}}
+"""
+    run = hosts.play(play, *extra(variables))
+    assert "as wanted" in run.stdout, run.stdout
+    assert run.outcome("h1") == "rolled back"
+    assert hosts.ssh("h1", "ls /tmp/synchronized /tmp/from", check=False).split() == ["/tmp/from:", "source"]
+    hosts.ssh("h1", "rm -r /tmp/from")
 
 
 def test_a_host_that_dies_is_named_and_takes_itself_back(warm_hosts):

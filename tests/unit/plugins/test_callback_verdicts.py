@@ -205,6 +205,39 @@ def test_options_come_from_the_play_the_environment_and_ansible_cfg(controller):
     assert begin["request"]["exclude"][:2] == ["/srv/a", "/srv/b"]
 
 
+OWN_PROBES = """
+vars:
+  acid_transaction:
+    probes:
+      - all
+      - {name: etc, trees: [/opt/app/conf]}
+      - {name: app, capture: [appctl, export], restore: appctl import}
+"""
+
+
+def test_probes_of_ones_own_reach_every_host(controller):
+    run = controller.play(play("", OWN_PROBES), hosts="h1,h2")
+    assert run.rc == 0, run.stderr
+    wanted = [
+        "all",
+        {"name": "etc", "trees": ["/opt/app/conf"]},
+        {"name": "app", "capture": ["appctl", "export"], "restore": "appctl import"},
+    ]
+    assert [begin["request"]["options"]["probes"] for begin in controller.calls("begin")] == [wanted, wanted]
+
+
+def test_an_empty_list_is_not_the_default(controller):
+    run = controller.play(play("", "vars:\n  acid_transaction: {probes: [], retention: []}"))
+    assert run.rc == 0, run.stderr
+    (begin,) = controller.calls("begin")
+    assert (begin["request"]["options"]["probes"], begin["request"]["options"]["retention"]) == ([], {})
+
+
+def test_a_shared_remote_tmp_is_not_left_out(controller):
+    controller.play(play(""), ANSIBLE_REMOTE_TEMP="/tmp")
+    assert [begin["request"]["exclude"] for begin in controller.calls("begin")] == [[]]
+
+
 def test_an_unknown_key_in_ansible_cfg_is_an_error(controller):
     (controller.folder / "ansible.cfg").write_text("[acid]\ntimeout = 77\n")
     run = controller.play(play(""), ANSIBLE_CONFIG=str(controller.folder / "ansible.cfg"))

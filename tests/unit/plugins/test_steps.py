@@ -222,6 +222,26 @@ def test_what_is_forbidden_beforehand_asks_no_host(controller):
     assert controller.calls() == []
 
 
+FAR_IN_A_RESCUE = """
+- block:
+    - command: 'true'
+  rescue:
+    - block:
+        - name: far
+          command: 'true'
+          delegate_to: elsewhere
+"""
+
+
+def test_what_stands_in_a_rescue_is_not_certain_to_run(controller):
+    run = controller.play(tasks(FAR_IN_A_RESCUE.strip()), ACID_IRREVERSIBLE="deny")
+    assert run.rc == 0, run.stderr
+    assert controller.verbs() == ["begin", "exec", "commit"]
+    always = controller.play(tasks(FAR_IN_A_RESCUE.strip().replace("rescue:", "always:")), ACID_IRREVERSIBLE="deny")
+    assert always.rc == 1
+    assert "far: ansible.builtin.command on elsewhere (delegate_to)" in always.stderr
+
+
 def test_nobody_elses_transaction_is_ended(controller):
     controller.play(tasks("- command: 'true'"))
     controller.forget()
