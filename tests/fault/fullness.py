@@ -191,12 +191,13 @@ class Filled:
         recovered: list[Any] = []
         if end == "boot":
             again = self._host.boot(acts.Recovery(self._faults, boot=True), seconds=60)
-            recovered = [again.events[-1:], again.errors[-1500:]]
+            recovered = [again.events[-1:], again.errors]
         seen = self._host.boot(look)
         before, filled, now = said.get("before"), said.get("filled"), seen.get("tree")
         if before is None or now is None or filled is None:
             events = [event for event in said.events if "tree" not in event]
-            return 0, [f"died: {events} hung: {said.hung} {said.errors[-1500:]} {seen.errors[-800:]}"]
+            looked = f"look: hung {seen.hung} {seen.errors[-800:]}"
+            return 0, [f"died: {events} hung: {said.hung} {said.errors[-1500:]} {looked}", f"recovered: {recovered}"]
         problems = differences(before["tree"], now["tree"])[:5]
         state = now["transactions"][-1] if now["transactions"] else {"state": "none"}
         if state["state"] != "ABORTED":

@@ -22,7 +22,7 @@ from .model import Summary, Transaction
 from .paths import STATE, directory_of
 from .rollback import Manner, roll_back
 
-#: bytes and inodes: ext4 counts as free what it keeps for itself, up to 16 MiB
+#: bytes and inodes: ext4 counts as free what it keeps for itself, up to 16 MiB; btrfs that has no metadata left says so by 0 available
 _TIGHT, _FEW = 24 << 20, 16
 RESUME, UNDO, WAIT = "resume", "undo", "wait"
 
@@ -54,7 +54,7 @@ def open_journal() -> Journal:
     calls keep_reserve or rolls back. With blocks smaller than a page SQLite is ended by SIGBUS when its shared memory does not fit."""
     with contextlib.suppress(FileNotFoundError):  # of a host's first agent
         room = os.statvfs(STATE)
-        if room.f_bfree * room.f_frsize < _TIGHT or (room.f_files and room.f_ffree < _FEW):
+        if min(room.f_bfree, room.f_bavail) * room.f_frsize < _TIGHT or (room.f_files and room.f_ffree < _FEW):
             reserve.release_host(STATE)
     try:
         return Journal()

@@ -22,7 +22,7 @@ import time
 import traceback
 import typing as t
 
-from . import compensations, copies, formats, packagelocks, reserve, shutdown, states
+from . import basis, compensations, copies, formats, packagelocks, reserve, shutdown, states
 from .afterdigest import clock_offset_ns, now_ns
 from .boot import began_ns, boot_id
 from .drift.ends import StepTimes
@@ -43,11 +43,6 @@ from .transaction import OpenTransaction
 from .undo import undo
 from .undolog import Writer
 from .wanted import AfterDigest, Wanted, read
-
-_CUT = (
-    "the host went down without an orderly shutdown, and with 'durability: process' changes of the last seconds before may have no image: "
-    "what has one is as before, the rest is unknown"
-)
 
 _UNTOUCHED = (states.ACTIVE, states.DOOMED, states.COMMITTED)
 
@@ -77,7 +72,6 @@ def roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for another process's
     undo. `payer`: who runs compensations (the host)."""
     known = journal.get(tx)
-    refuse(journal, tx)
     if known.state not in (states.COMMITTED, states.ABORTED):
         reserve.release_host(STATE)  # before the first write; it is this transaction's
     lock = os.open(STATE + "/undo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -106,9 +100,8 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     if value.state == states.ABORTED:
         known = journal.summary(tx)
         return known if known is not None else Summary(tx, value.name, value.state)
+    refuse(journal, tx)
     after_commit = value.state == states.COMMITTED
-    if after_commit:
-        _refuse_overtaken(journal, tx)
     clean = after_commit or shutdown.was_clean(directory_of(tx), value.boot_id)  # the commit had synced it all, too
     if clean:
         shutdown.mark_undo(directory_of(tx))
@@ -118,7 +111,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         journal.drop_notes(tx, kind)
     store = Store(tx, durable=value.durable)
     try:
-        wanted, log, cut = _read_log(journal, tx, store, untouched=value.state in _UNTOUCHED)
+        wanted, log, cut = basis.read_verified(journal, tx, store, untouched=value.state in _UNTOUCHED)
     except JournalDamaged as error:
         store.close()
         journal.note(tx, DIFFERS, str(error))
@@ -151,7 +144,8 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
         if clean:  # all that it did is on the disk again, for one that goes on from here in another boot
             log.sync()
-            shutdown.mark(directory_of(tx), value.boot_id)
+            with contextlib.suppress(OSError):  # a full disk: another boot then says that something may be missing
+                shutdown.mark(directory_of(tx), value.boot_id)
         if stop is not None:
             return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, None, units=units, counted=counted, extra=stop)
     except Exception as error:  # of our own making too: an undo that stays ABORTING would be begun again for ever
@@ -230,44 +224,6 @@ def _counted(journal: Journal, tx: str) -> dict[int, int]:
     """Paths by step, of an undo that began in an earlier call."""
     known = journal.summary(tx)
     return {step.n: step.paths for step in known.steps} if known is not None and known.state == states.ABORTING else {}
-
-
-def _read_log(journal: Journal, tx: str, store: Store, *, untouched: bool) -> tuple[Wanted, Writer, bool]:
-    """The log and the images, verified (I7), and whether the log's end may be missing; `untouched`: no undo has used any of them. After a
-    power cut what follows its last whole record was never relied on; with `durability: process` HEAD may even lead it, copies may be gone,
-    and changes may have reached the disk of which the log says nothing: what is whole is undone, and that it may not be all is said."""
-    directory, value = directory_of(tx), journal.get(tx)
-    beside = damage_beside(journal, value)
-    same_boot = value.boot_id == boot_id()
-    lacks_nothing = same_boot or value.durable or shutdown.was_clean(directory, value.boot_id)
-    if beside and lacks_nothing:
-        raise JournalDamaged("%s." % beside[0], hint="Nothing was touched. See acidctl verify %s." % tx)
-    if not same_boot and value.durable:
-        wanted = read(directory, after_power_cut=True, synced=True)
-        copies.verify(store, wanted)
-        return wanted, Writer.resume(directory, after_power_cut=True, synced=True), False
-    if lacks_nothing:
-        wanted = read(directory)
-        copies.verify(store, wanted, untouched=untouched)
-        return wanted, Writer.resume(directory), False
-    journal.note(tx, DIFFERS, _CUT)
-    cut = False
-    try:
-        wanted = read(directory)
-    except JournalDamaged:
-        cut, wanted = True, read(directory, after_power_cut=True)
-    for sentence in beside + copies.damaged(store, wanted):
-        journal.note(tx, DIFFERS, sentence)
-    return wanted, Writer.resume(directory, after_power_cut=cut), cut
-
-
-def damage_beside(journal: Journal, value: Transaction) -> list[str]:
-    """Of the probes' images, what lies beside the journal."""
-    found = []
-    for probe in Probes(value.options.get("probes")).before_files():
-        images = {str(image): image for _epoch, image in journal.probes(value.id, probe.name)}
-        found += [sentence for image in images.values() for sentence in [probe.damage(image)] if sentence]
-    return found
 
 
 def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner) -> Summary:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 
 from . import copies, states
+from .basis import damage_beside
 from .errors import JournalDamaged
 from .journal import Journal
 from .model import Transaction
 from .paths import directory_of
-from .rollback import damage_beside
 from .store import Store
 from .wanted import read
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import machine, pool
 from .errors import LabError
-from .model import CACHE, KEY, POOL
+from .model import CACHE, KEY, MOUNT_OPTIONS, POOL
 from .recipe import IMAGES, OVERLAY, image_key, tree_key
 from .repositories import build_repositories
 from .run import run
@@ -129,7 +129,6 @@ def disk(image: str, fs: str) -> Path:
             run(["mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", "-m", "1", str(fresh)])
         else:
             run(["mkfs.xfs", "-q", "-K", "-m", "bigtime=1", str(fresh)])
-        mount_options = "loop,noinit_itable" if fs == "ext4" else "loop"
         with tempfile.TemporaryDirectory(prefix="acl-") as point:
             run(
                 [
@@ -141,7 +140,7 @@ def disk(image: str, fs: str) -> Path:
                     "-",
                     str(fresh),
                     str(source),
-                    mount_options,
+                    MOUNT_OPTIONS[fs],
                     point,
                 ]
             )

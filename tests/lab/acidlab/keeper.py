@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from . import network
-from .model import Host
+from .model import MOUNT_OPTIONS, Host
 from .recipe import HERE
 from .run import run
 
@@ -50,7 +50,7 @@ def boot(host: Host) -> None:
         procs.write(str(os.getpid()))
     if host.fs != "btrfs":
         # Mounted here only: another namespace's copy of the mount would keep a file system alive after a power cut.
-        run(["mount", "-o", "loop,noinit_itable" if host.fs == "ext4" else "loop", str(host.disk), str(host.root)])
+        run(["mount", "-o", MOUNT_OPTIONS[host.fs], str(host.disk), str(host.root)])
     argv = [
         "systemd-nspawn",
         "--quiet",

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from . import hosts, image, machine, network, pool, registry, ssh
-from .model import KEY, RUN, Host, Lab
+from .model import KEY, MOUNT_OPTIONS, RUN, Host, Lab
 from .recipe import HERE
 from .run import kill_process, run, spawn, start_time, until
 
@@ -125,6 +125,6 @@ def serve(lab: Lab) -> None:
 
 
 def identify_disk(host: Host) -> None:
-    run(["mount", "-o", "loop", str(host.disk), str(host.root)])
+    run(["mount", "-o", MOUNT_OPTIONS[host.fs], str(host.disk), str(host.root)])
     hosts.identify(host, host.root)
     run(["umount", str(host.root)])

@@ -12,6 +12,8 @@ RUN = Path("/run/acid-lab")
 POOL = CACHE / "pool"
 KEY = CACHE / "key"
 FILE_SYSTEMS = ("btrfs", "ext4", "xfs")
+#: of a host's disk. Each is a copy of one image: hosts of xfs have one UUID, and the kernel mounts the second only when told to
+MOUNT_OPTIONS = {"ext4": "loop,noinit_itable", "xfs": "loop,nouuid"}
 
 
 @dataclass(frozen=True)

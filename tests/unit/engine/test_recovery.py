@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,18 @@ def test_a_lease_that_was_cancelled_stays_so_over_a_planned_reboot(journal: Jour
     assert recovery.at_boot(journal) is None
     assert armed == []
     assert journal.get(value.id).deadline is None
+
+
+@pytest.mark.parametrize(
+    ("free", "available", "given"),
+    [(1 << 30, 1 << 30, False), (16 << 20, 1 << 30, True), (1 << 30, 0, True)],  # the last: btrfs without metadata
+)
+def test_the_reserve_is_given_before_the_journal_is_opened(monkeypatch: pytest.MonkeyPatch, free: int, available: int, given: bool) -> None:
+    """SQLite would be ended by SIGBUS on a disk that has no room for its shared memory."""
+    room = os.statvfs_result((4096, 1, 1 << 40, free, available, 0, 0, 0, 0, 255))
+    order: list[str] = []
+    monkeypatch.setattr(recovery.os, "statvfs", lambda _path: room)
+    monkeypatch.setattr(recovery.reserve, "release_host", lambda _state: order.append("reserve"))
+    monkeypatch.setattr(recovery, "Journal", lambda: order.append("journal"))
+    recovery.open_journal()
+    assert order == ["reserve"] * given + ["journal"]

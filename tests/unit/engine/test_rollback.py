@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import time
@@ -364,3 +365,16 @@ def test_an_undo_of_what_a_clean_boot_left_lacks_nothing_when_it_is_gone_on_with
     done = rollback.roll_back(journal, found.tx, whatever)
     assert (done.state == "ABORTED") == clean, done
     assert found.is_back()
+
+
+def test_a_disk_without_room_for_the_last_mark_fails_no_undo(journal: Journal, removed: Callable[..., Removed], monkeypatch) -> None:
+    """By then all is back. Another boot would say that something may be missing, no more."""
+    play = removed()
+    journal.set_state(play.tx, "COMMITTED")
+
+    def full(*_arguments: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutdown, "mark", full)
+    assert rollback.roll_back(journal, play.tx, ASKED).state == "ABORTED"
+    assert play.is_back()

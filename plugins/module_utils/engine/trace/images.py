@@ -196,7 +196,7 @@ class Images:
         return self._unless_outside(known)
 
     def refuse_store(self, place: Place) -> None:
-        """Raises InStore where the place holds the whole store of its file system."""
+        """Raises InStore where the place holds the whole store of its file system (I7: what an undo goes by is no step's to change)."""
         if place.name == HIDDEN and place.found is not None and stat.S_ISDIR(place.found.mode):
             fs = self.store.file_system(place.parent.dev)
             if fs is not None and fs.mount_fd >= 0 and os.fstat(fs.mount_fd).st_ino == place.parent.ino:
