@@ -119,12 +119,13 @@ class Tracer(threading.Thread):
 
         def let_run() -> None:
             """Also when one of them must wait until another has ended (docs/adr/0011)."""
-            lost = self.mode == CAPTURE and not self._on_the_disk()
+            lost = capturing and (self.mode != CAPTURE or not self._on_the_disk())
             for note, number in judged:
                 self._answer(note, errno.EIO if lost else number)
             judged.clear()
 
         with self._lock:
+            capturing = self.mode == CAPTURE  # should one of them find the disk lost, those before it wait for their images all the same
             if self._capture is not None:
                 self._capture.before_waiting(let_run)
             try:

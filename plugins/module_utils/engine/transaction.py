@@ -255,8 +255,7 @@ class OpenTransaction:
     def _refuse_unless_going_on(self) -> None:
         if self._ending:
             raise WrongState("Transaction %s is at its end." % self.id, hint="acidctl show %s tells what became of it." % self.id)
-        if self.doomed:
-            raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
+        self._refuse_doomed()
         if self.rebooting:
             raise WrongState("Transaction %s waits for a reboot, and does nothing else." % self.id, hint="acidctl rollback ends it.")
         if self.undoing:
@@ -264,6 +263,10 @@ class OpenTransaction:
                 "Transaction %s is on its way back to savepoint %s." % (self.id, self.undoing),
                 hint="Ask for that rollback again, or roll all of it back.",
             )
+
+    def _refuse_doomed(self) -> None:
+        if self.doomed:
+            raise Doomed("Transaction %s is doomed: %s" % (self.id, self.doomed), hint="It can only be rolled back.")
 
     def savepoint(self, name: str) -> Savepoint:
         with self.lock:
@@ -349,6 +352,7 @@ class OpenTransaction:
         try:
             self._prepare(armed)
             with self.lock:  # calls wait for what becomes of it
+                self._refuse_doomed()  # by what earlier steps left running, on a disk that did not take the row that says so
                 self.sync()
                 with self._or_doom():
                     self.journal.set_state(self.id, states.COMMITTED)
@@ -358,7 +362,7 @@ class OpenTransaction:
             raise
         # From here on nothing may fail: it is committed.
         for part in (self.release_reserves, self.close):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, AcidError):
                 part()
         try:
             return self.summary(states.COMMITTED, time.monotonic() - start)
@@ -409,5 +413,7 @@ class OpenTransaction:
                 return
             self._closed = True
             self.capture.close()
-        self.log.close()
-        self.store.close()
+        try:
+            self.log.close()
+        finally:  # else its mounts are busy for ever
+            self.store.close()

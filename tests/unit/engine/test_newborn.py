@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from engine.model import ASKED
+from engine.trace.subjects import InStore, Pretended
 
 _spec = importlib.util.spec_from_file_location("traced_calls", Path(__file__).with_name("traced_calls.py"))
 assert _spec is not None
@@ -163,3 +164,40 @@ def test_one_who_only_writes_down_is_no_doer(sandbox: Path, place: Path, path: s
     address = struct.pack("<H", 1) + path.encode()
     step.sees("connect", 3, address, len(address))
     assert step.observed == [] and step.capture._newborn.covers(os.fsencode(place / "new" / "any"))
+
+
+STORES = (".acid-store", ".acid-store/tx", ".acid-store/tx/c1")
+
+
+def test_a_store_that_is_born_in_the_epoch_is_no_steps_to_change(sandbox: Path, place: Path) -> None:
+    """The first step that needs one is the very one that goes on to `chmod -R` the tree in which it lies."""
+    step = Traced(sandbox, place)
+    step.write(place / "large", b"new")
+    open_before = len(os.listdir("/proc/self/fd"))
+    for name in STORES:
+        path = str(place / name)
+        for call in (("fchmodat", -100, path, 0o777), ("fchownat", -100, path, 1, 1, 0), ("utimensat", -100, path, 0, 0)):
+            with pytest.raises(Pretended):
+                step.sees(*call)
+    with pytest.raises(InStore):
+        step.sees("openat", -100, str(place / STORES[-1]), os.O_WRONLY)
+    with pytest.raises(InStore):
+        step.sees("openat", -100, str(place / ".acid-store" / "tx" / "x"), os.O_WRONLY | os.O_CREAT, 0o600)
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert step.undo() == []
+
+
+def test_a_path_longer_than_the_kernel_tells_is_no_store(sandbox: Path, place: Path) -> None:
+    """What fails by itself fails by its own error there, too."""
+    here = os.open(place / "folder", os.O_RDONLY)
+    for _depth in range(20):
+        os.mkdir("n" * 250, dir_fd=here)
+        below = os.open("n" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("taken", os.O_WRONLY | os.O_CREAT, dir_fd=here))
+    step = Traced(sandbox, place / "old")  # it looks no further than that
+    with pytest.raises(FileExistsError):
+        step.call("openat", here, "taken", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.close(here)
+    subprocess.run(["rm", "-rf", str(place / "folder")], check=True)

@@ -431,3 +431,18 @@ def test_a_manifest_of_another_version_is_made_anew(probe: Etc, place: Path, mon
     assert image(probe) != old
     with pytest.raises(OSError, match="missing or damaged"):
         probe.after_files(old, NOW)
+
+
+@pytest.mark.parametrize("way", ["emptied", "missing"])
+def test_a_content_that_was_lost_is_kept_again(place: Path, probe: Etc, sandbox: Path, way: str) -> None:
+    """Else the image of a file that nobody changes would be damaged for ever, and each undo refused (I7)."""
+    time.sleep(0.1)  # all of it is settled
+    first = image(probe)
+    assert probe.damage(first) == ""
+    path = next(path for path in (sandbox / "state" / "contents").rglob("*") if path.is_file() and path.read_bytes() == b"h1\n")
+    if way == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    assert probe.damage(first) != ""
+    assert probe.damage(image(probe)) == ""

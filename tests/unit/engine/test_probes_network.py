@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from engine.probes.base import Circumstances
 from engine.probes.netlink import Message, pack, unpack
 from engine.probes.netlinks import Link, changes, creations
-from engine.probes.netobjects import ADDRESS, KINDS, NEIGHBOUR, ROUTE, RULE, describe, identity
+from engine.probes.netobjects import ADDRESS, KINDS, NEIGHBOUR, ROUTE, RULE, describe, identity, link_of
 from engine.probes.network import Network, _load
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -112,3 +113,22 @@ def test_random_changes_come_back() -> None:
 def test_many_random_changes_come_back(seed: int) -> None:
     for world in worlds(seed, 50):
         assert (world["said"], world["wrong"]) == ([], []), world["done"]
+
+
+def test_what_was_on_a_containers_link_went_with_it(recorded) -> None:
+    """Its other end was in a namespace of the container's: nobody makes it again, nor the addresses and routes that were on it."""
+    away = next(link for link in recorded["links"] if link[1] == "dum0")
+    away[Link._fields.index("away")] = True
+    gone = json.loads(json.dumps(recorded))
+    gone["links"] = [link for link in gone["links"] if link[1] != "dum0"]
+    for kind in KINDS:
+        on_it = [message for message in _load(kind, recorded) if link_of(kind, message) == away[0]]
+        gone[kind.name] = [raw for raw in gone[kind.name] if identity(kind, _raw(raw)) not in on_it]
+    assert any(len(gone[kind.name]) < len(recorded[kind.name]) for kind in KINDS), "this shows nothing"
+    assert Network().compare(recorded, gone) == []
+    away[Link._fields.index("away")] = False
+    assert len(Network().compare(recorded, gone)) > 1
+
+
+def _raw(data: list) -> Message:
+    return Message(bytes.fromhex(data[0]), tuple((number, base64.b64decode(value)) for number, value in data[1]))

@@ -146,3 +146,41 @@ def test_an_image_that_did_not_reach_the_disk_dooms(error: Exception, dooms: boo
     assert len(failed) == 1
     assert bool(lost) == dooms
     slots.close()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_was_judged_before_the_disk_was_lost_waits_for_its_images(dies: bool) -> None:
+    """With `durability: power` the calls of a batch run when the images of all are on the disk; none of them runs when that is not so."""
+    errors, synced, slots, waiting = [None, NotOnDisk("a test says so") if dies else None], [], Slots(), []
+
+    def handle(*_call: object) -> None:
+        error = errors.pop(0)
+        if error is not None:
+            raise error
+
+    made = Tracer(
+        name="t",
+        fd=-1,
+        slots=slots,
+        lock=threading.Lock(),
+        capture=types.SimpleNamespace(  # type: ignore[arg-type]
+            resolver=object,
+            back=lambda _thread: None,
+            handle=handle,
+            durable=True,
+            before_waiting=waiting.append,
+            sync=lambda: synced.append(True),
+        ),
+        step=1,
+        mode=CAPTURE,
+        failed=lambda _step, _what: None,
+        lost=lambda _why: setattr(made, "mode", REFUSE),
+        denied=lambda _step, _what: None,
+        ended=lambda _tracer: None,
+    )
+    listener = made._listener = PlayedListener(UNLINK, UNLINK._replace(id=9))  # type: ignore[assignment]
+    listener.receive_all = lambda: [listener.receive(), listener.receive()]  # type: ignore[attr-defined]
+    made._several()
+    assert listener.answers == [(8, errno.EIO if dies else 0), (9, errno.EIO if dies else 0)]
+    assert dies or synced
+    slots.close()

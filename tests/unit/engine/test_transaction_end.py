@@ -185,3 +185,21 @@ def test_a_step_that_is_refused_at_the_end_leaves_nothing_open(opened) -> None:
         with pytest.raises(WrongState):
             attach(made, step)
     assert slots_open() == before
+
+
+def test_a_doom_that_could_not_be_written_down_is_no_less_one(opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A survivor's image is lost while the commit is at work, and the same disk does not take the row that says so."""
+    made, _log = opened
+    begin(made)
+    tried = made.journal.set_state
+
+    def refused(tx: str, to: str, **more: str) -> object:
+        if to == "DOOMED":
+            raise JournalUnwritable("x")
+        return tried(tx, to, **more)
+
+    monkeypatch.setattr(made.journal, "set_state", refused)
+    monkeypatch.setattr(made, "_note_survivors", lambda: made._lost("the disk did not take it"))
+    with pytest.raises(Doomed, match="did not take it"):
+        made.commit([])
+    assert state(made) == "ACTIVE"

@@ -18,6 +18,7 @@ from ..kernel import syncfs
 
 # Seconds.
 _YOUNG = 600.0
+_OF_NOTHING = hashlib.sha256(b"").hexdigest()
 
 
 class Contents:
@@ -30,8 +31,10 @@ class Contents:
     def add(self, digest: str, content: bytes) -> None:
         path = self._path(digest)
         if self.get(digest) is not None:  # one that a power cut has emptied is written again
-            os.utime(path)
-            return
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path)
+                self._unsynced = True  # who added it may have died before it was on the disk
+                return
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         fresh = f"{path}.new"
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -39,6 +42,13 @@ class Contents:
             file.write(content)
         os.rename(fresh, path)
         self._unsynced = True
+
+    def lacks(self, digest: str) -> bool:
+        """Whether it is surely missing, or was emptied by a power cut: by a look at its size alone."""
+        try:
+            return os.stat(self._path(digest)).st_size == 0 and digest != _OF_NOTHING
+        except FileNotFoundError:
+            return True
 
     def get(self, digest: str) -> bytes | None:
         """None when it is missing or damaged."""

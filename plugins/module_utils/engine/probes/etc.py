@@ -66,8 +66,9 @@ class Etc(Probe):
     def capture(self) -> Image:
         digest = digest_of(self._last)
         last = self._manifest(digest)
-        now = self._look(last, time.time_ns())
+        now = self._look(self._whole(last), time.time_ns())
         if digest and now == last:
+            self._contents.sync()
             return {"manifest": digest}
         digest = dump(now, self._contents)
         self._contents.sync()
@@ -76,6 +77,11 @@ class Etc(Probe):
             file.write(digest)
         os.rename(fresh, self._last)
         return {"manifest": digest}
+
+    def _whole(self, manifest: Manifest) -> Manifest:
+        """Without the files of which no content is kept any more: they are read again, or each undo to come would be refused (I7)."""
+        lacking = {path for path, entry in manifest.inside.items() if entry.digest and self._contents.lacks(entry.digest)}
+        return manifest._replace(inside={path: entry for path, entry in manifest.inside.items() if path not in lacking})
 
     def _look(self, known: Manifest, now_ns: int) -> Manifest:
         inside: Tree = {}

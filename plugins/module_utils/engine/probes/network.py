@@ -65,6 +65,7 @@ class Network(Probe):
         }
         for kind in KINDS:
             born, gone = _moved(kind, before, now, left)
+            gone = _without_lost(kind, gone, was, is_now)
             found.update({_sentence(kind, message, names): "is there, and was not" for message in born})
             found.update({_sentence(kind, message, names): "is gone" for message in gone})
         return [f"{subject} {difference}{self._reason(subject)}." for subject, difference in found.items()]
@@ -141,13 +142,14 @@ class Network(Probe):
         return Outcome(actions=tuple(f"removed {describe(kind, message, names)}" for message in removed))
 
     def _make(self, netlink: Netlink, kind: Kind, before: Image, circumstances: Circumstances) -> Outcome:
-        names = {link.ifindex: link.name for link in _links(before).values()}
+        was, is_now = _links(before), self._links_now(netlink)
+        names = {link.ifindex: link.name for link in was.values()}
         raw = _load(kind, before)
         made: list[Message] = []
         for _round in range(_ROUNDS):
             _born, gone = _moved(kind, before, _only(netlink, kind), circumstances.left)
             wanted = sorted(
-                (message for message in gone if not comes_by_itself(kind, message)),
+                (message for message in _without_lost(kind, gone, was, is_now) if not comes_by_itself(kind, message)),
                 key=lambda message: kind is ROUTE and has_gateway(message),
             )
             done = [
@@ -228,6 +230,12 @@ def _moved(kind: Kind, before: Image, now: Image, left: Image | None) -> tuple[l
         if message not in was and (message in then or (known is not None and link_of(kind, message) not in {0, *known}))
     ]
     return born, [message for message in was if message not in is_now and message not in then]
+
+
+def _without_lost(kind: Kind, gone: list[Message], was: dict[str, Link], is_now: dict[str, Link]) -> list[Message]:
+    """Nobody makes a link again whose other end was in a namespace of somebody's own, and what was on it has gone with it."""
+    lost = {link.ifindex for key, link in was.items() if link.away and key not in is_now}
+    return [message for message in gone if link_of(kind, message) not in lost]
 
 
 def _links(image: Image) -> dict[str, Link]:

@@ -66,7 +66,11 @@ class Caller:
         if alone and place.name is not None:
             self.workplace.seen(self.thread, dfd, place)
         elif self.resolver.quick and text.startswith(b"/"):
-            self.newborn.learn(text, place)
+            try:
+                self.newborn.learn(text, place)
+            except BaseException:  # in a store, or a full disk: nobody else knows of its descriptor
+                os.close(place.fd)
+                raise
         return place
 
     def newborn_name(self, text: bytes) -> bool:

@@ -93,7 +93,10 @@ class Contents:
             self._touch_value(place)
             return
         fs = images.traced(found.dev)
-        if fs is None or images.born(fs, found) or found.attributes & kernel.STATX_ATTR_IMMUTABLE:
+        if fs is None or found.attributes & kernel.STATX_ATTR_IMMUTABLE:
+            return
+        if images.born(fs, found):
+            images.refuse_new_in_store(place)
             return
         name, at = (place.name, 0) if place.name is not None else (b"", AT_EMPTY_PATH)
         key = images.key(found, place.fd, name, at)

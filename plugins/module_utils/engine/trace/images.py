@@ -205,8 +205,22 @@ class Images:
     def refuse_in_store(self, place: Place) -> None:
         """Likewise what lies in one, for calls that need no image otherwise."""
         fs = self.store.file_system(place.parent.dev)
-        if fs is not None and fs.policy == TRACED and is_in_store(fs, os.readlink(b"/proc/self/fd/%d" % place.fd)):
+        if fs is None or fs.policy != TRACED:
+            return
+        try:
+            path = os.readlink(b"/proc/self/fd/%d" % place.fd)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            path = self.path(fs, self.reader.handle(place.fd, b"", AT_EMPTY_PATH))
+        if is_in_store(fs, path):
             raise InStore("%s: before-images lie there" % os.fsdecode(fs.mount_point))
+
+    def refuse_new_in_store(self, place: Place) -> None:
+        """Likewise for what was born in the epoch: so is a store of which the epoch is the first to need it, and each copy in it."""
+        if place.name is not None and place.found is not None and place.found.dev == place.parent.dev:
+            with contextlib.suppress(OSError):  # another thread has just removed the directory: it is no store's
+                self.directory(place.fd, place.parent)
 
     @staticmethod
     def _unless_outside(known: Directory) -> Directory | None:

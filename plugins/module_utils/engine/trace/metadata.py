@@ -76,9 +76,12 @@ class Metadata:
             if found is None:
                 return
             fs = images.traced(found.dev)
-            if fs is None or images.born(fs, found):
+            if fs is None:
                 return
             images.refuse_store(place)
+            if images.born(fs, found):
+                images.refuse_new_in_store(place)
+                return
             name, at = (place.name, 0) if place.name is not None else (b"", AT_EMPTY_PATH)
             key = images.key(found, place.fd, name, at)
             if mode:
