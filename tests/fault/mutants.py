@@ -54,7 +54,7 @@ MUTANTS = (
         "a call is let run before its records are on the disk",
         "order ext4",
         "tracer.py",
-        "            lost = self.mode == CAPTURE and not self._on_the_disk()\n",
+        "            lost = capturing and (self.mode != CAPTURE or not self._on_the_disk())\n",
         "            lost = False\n",
     ),
     Mutant("I1", "the undo log is never synced", "cut xfs", "undolog.py", "            os.fdatasync(self._fd)\n", "            pass\n"),

@@ -33,8 +33,11 @@ def read_verified(journal: Journal, tx: str, store: Store, *, untouched: bool) -
     beside = damage_beside(journal, value)
     same_boot = value.boot_id == boot_id()
     lacks_nothing = same_boot or value.durable or shutdown.was_clean(directory, value.boot_id)
-    if beside and lacks_nothing:
-        raise JournalDamaged("%s." % beside[0], hint="Nothing was touched. See acidctl verify %s." % tx)
+    if beside and lacks_nothing and untouched:
+        hint = "Nothing was touched. See acidctl verify %s. Asked for again, the rollback undoes the rest, and says what is gone."
+        raise JournalDamaged("%s." % beside[0], hint=hint % tx)
+    for sentence in beside if lacks_nothing else ():
+        journal.note(tx, DIFFERS, sentence)
     if not same_boot and value.durable:
         wanted = read(directory, after_power_cut=True, synced=True)
         copies.verify(store, wanted)

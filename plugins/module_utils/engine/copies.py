@@ -59,18 +59,28 @@ def _needed(store: Store, wanted: Wanted) -> set[Inode]:
     for entry in wanted.entries.values():
         if entry.mode:
             places.setdefault((entry.fs, entry.handle), []).append(entry.directory)
-    known: dict[int, bool] = {}
+    there = _there(store, wanted, places)
+    return {inode for inode, numbers in places.items() if not there.isdisjoint(numbers)}
 
-    def is_there(number: int) -> bool:
-        if number not in known:
-            seen, known[number] = wanted.directories[number], False
-            fs = _file_system(store, wanted, seen.fs)
-            known[number] = fs is not None and (
-                _opens(fs, wanted.inode(seen.fs, seen.handle)) or any(map(is_there, places.get((seen.fs, seen.handle), ())))
-            )
-        return known[number]
 
-    return {inode for inode, numbers in places.items() if any(map(is_there, numbers))}
+def _there(store: Store, wanted: Wanted, places: dict[Inode, list[int]]) -> set[int]:
+    """Directories that are there, or are to be, since a place wants them in one that is. Trees may be deeper than Python recurses."""
+    there: set[int] = set()
+    inside: dict[int, list[int]] = {}
+    for number in {number for numbers in places.values() for number in numbers}:
+        seen = wanted.directories[number]
+        fs, handle = _file_system(store, wanted, seen.fs), wanted.inode(seen.fs, seen.handle)
+        if fs is not None and _opens(fs, handle):
+            there.add(number)
+        elif fs is not None:
+            for above in places.get((seen.fs, handle), ()):  # places go by the handles of now
+                inside.setdefault(above, []).append(number)
+    found = list(there)
+    while found:
+        more = [number for number in inside.get(found.pop(), ()) if number not in there]
+        there.update(more)
+        found += more
+    return there
 
 
 def _file_system(store: Store, wanted: Wanted, number: int) -> FileSystem | None:

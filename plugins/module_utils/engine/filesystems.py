@@ -202,8 +202,11 @@ class FileSystem:
         bind mount of the same file system, and renames and links do not leave a mount. `fd` is closed."""
         if not self.shared_mount:
             return fd
+        reader = kernel.Reader()
+        if reader.stat(fd, b"", kernel.AT_EMPTY_PATH).dev != self.dev:  # another file system is mounted on the way: no handle of this one
+            return fd
         try:
-            return self.open(kernel.Reader().handle(fd, b"", kernel.AT_EMPTY_PATH), flags)
+            return self.open(reader.handle(fd, b"", kernel.AT_EMPTY_PATH), flags)
         finally:
             os.close(fd)
 

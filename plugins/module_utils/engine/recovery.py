@@ -75,7 +75,8 @@ def goes_on(journal: Journal, value: Transaction) -> bool:
     if value.state != states.WAITING_REBOOT or not (value.durable or shutdown.was_clean(directory, value.boot_id)):
         return False
     shutdown.note_boot(directory)
-    shutdown.mark(directory, boot_id())  # nothing is let happen before its controller is back, so that another reboot would be no harm
+    # Of whichever the journal says. Nothing is let happen before its controller is back, so that another reboot would be no harm.
+    shutdown.mark(directory, value.boot_id, boot_id())
     ticks = value.deadline is not None  # else a person had taken over the watch
     journal.go_on(value.id, boot_id=boot_id(), deadline=lease.now() + shutdown.planned(directory) if ticks else None)
     return True

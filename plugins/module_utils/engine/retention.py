@@ -108,7 +108,7 @@ def release_left_reserves(journal: Journal) -> None:
             try:
                 store.adopt_all(read(directory).file_systems.values())
                 store.room.release_reserves()
-            except (JournalDamaged, FileNotFoundError):
+            except (JournalDamaged, OSError):  # a disk that fails keeps no agent from starting; the next one tries again
                 continue
             finally:
                 store.close()

@@ -22,14 +22,15 @@ import time
 import traceback
 import typing as t
 
-from . import basis, compensations, copies, formats, packagelocks, reserve, shutdown, states
+from . import basis, compensations, copies, formats, kernel, packagelocks, reserve, shutdown, states
 from .afterdigest import clock_offset_ns, now_ns
 from .boot import began_ns, boot_id
 from .drift.ends import StepTimes
 from .drift.settle import About, Settled
 from .drift.verdict import STOP, passengers
 from .drift.verdict import load as load_verdict
-from .errors import AcidError, JournalDamaged, ProbeFailed, StoreFull, WrongState
+from .errors import AcidError, JournalDamaged, JournalUnwritable, ProbeFailed, StoreFull, WrongState
+from .filesystems import TRACED
 from .journal import Journal
 from .model import ASKED, DIFFERS, MOOT, TOLD, Savepoint, Summary, Transaction
 from .paths import STATE, directory_of
@@ -105,6 +106,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     clean = after_commit or shutdown.was_clean(directory_of(tx), value.boot_id)  # the commit had synced it all, too
     if clean:
         shutdown.mark_undo(directory_of(tx))
+    lacks_nothing = clean or value.boot_id == boot_id()
     if value.state != states.UNDO_FAILED:  # tried again: it stays that, until it is exact
         journal.set_state(tx, states.ABORTING, reason=manner.reason)
     for kind in (DIFFERS, MOOT, TOLD):
@@ -142,10 +144,14 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
             wanted.after = AfterDigest()  # judged by now
         del wanted
         units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
-        if clean:  # all that it did is on the disk again, for one that goes on from here in another boot
-            log.sync()
-            with contextlib.suppress(OSError):  # a full disk: another boot then says that something may be missing
-                shutdown.mark(directory_of(tx), value.boot_id)
+        inexact = failed = False
+        if stop is None:
+            _note_drift(journal, tx, settled)
+            inexact = bool(journal.notes(tx, DIFFERS))
+            _note_unpaid(journal, tx, epoch=0)
+            failed = inexact or bool(journal.notes(tx, DIFFERS))
+        if lacks_nothing and (failed or stop is not None):
+            _mark_clean(value, store, log)
         if stop is not None:
             return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, None, units=units, counted=counted, extra=stop)
     except Exception as error:  # of our own making too: an undo that stays ABORTING would be begun again for ever
@@ -153,20 +159,29 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
             traceback.print_exc()
         journal.note(tx, DIFFERS, "undo stopped: %s" % (error if str(error) else repr(error)))
         journal.set_state(tx, states.UNDO_FAILED, reason=str(error))
+        if lacks_nothing:
+            _mark_clean(value, store, log)
         return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start, None, counted=counted)
     finally:
         log.close()
         store.close()
-    _note_drift(journal, tx, settled)
-    inexact = bool(journal.notes(tx, DIFFERS))
-    _note_unpaid(journal, tx, epoch=0)
-    failed = inexact or bool(journal.notes(tx, DIFFERS))
     for step in journal.steps(tx):
         if step.state != states.UNDONE:  # by a rollback to a savepoint, earlier
             journal.set_step_state(tx, step.n, states.UNDO_FAILED if inexact else states.UNDONE)
     end = states.UNDO_FAILED if failed else states.ABORTED
     journal.set_state(tx, end, reason="see acidctl show %s" % tx if failed else "")
     return summary(journal, tx, end, time.monotonic() - start, None, units=units, counted=counted, extra=_told(settled))
+
+
+def _mark_clean(value: Transaction, store: Store, log: Writer) -> None:
+    """For an undo that goes on or is asked for again, perhaps in another boot: all that this one did is on the disk. Where it does not
+    get there (a full disk, one that fails), that boot says that something may be missing."""
+    with contextlib.suppress(OSError, JournalUnwritable):
+        log.sync()
+        for fs in store.by_number.values():
+            if fs.policy == TRACED and fs.mount_fd >= 0:
+                kernel.syncfs(fs.mount_fd)
+        shutdown.mark(directory_of(value.id), value.boot_id)
 
 
 def _about(journal: Journal, value: Transaction, manner: Manner, *, epoch: int) -> About:

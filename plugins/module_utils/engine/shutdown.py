@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """How a boot ended with a transaction open, as the next boot finds it in the transaction's directory. All of it is on the disk at once.
 
-    clean      the boot id: the log and all file systems had been synced, and nothing was let happen after that; or `undo ` and the id of
-               the boot in which an undo goes on from there
+    clean      the boot id: the log and all file systems had been synced, and nothing was let happen after that (two, while the
+               transaction comes to be of the later one); or `undo ` and the id of the boot in which an undo goes on from there
     reboot     seconds that a planned reboot may take, counted anew in the boot that follows it
     rebooted   the transaction has seen more than one boot
 
@@ -21,8 +21,8 @@ from .boot import boot_id
 _UNDO = "undo "
 
 
-def mark(directory: str, boot: str) -> None:
-    _write(directory, "clean", boot)
+def mark(directory: str, *boots: str) -> None:
+    _write(directory, "clean", "\n".join(boots))
 
 
 def unmark(directory: str) -> None:
@@ -39,7 +39,8 @@ def mark_undo(directory: str) -> None:
 
 def was_clean(directory: str, boot: str) -> bool:
     """Whether the log lacks nothing of what was done in `boot`."""
-    return _read(directory, "clean") in (boot, _UNDO + boot_id())
+    text = _read(directory, "clean")
+    return text == _UNDO + boot_id() if text.startswith(_UNDO) else boot in text.split("\n")
 
 
 def plan(directory: str, seconds: float) -> None:

@@ -7,6 +7,7 @@ Names: `<n>` a kept link, `c<n>` a copy of contents, `s-...` an inode staged by 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -96,7 +97,8 @@ class Store(Directories):
                 self._order(fs)
         except (OSError, AcidError) as error:
             if target >= 0:
-                os.unlink(name, dir_fd=directory)
+                with contextlib.suppress(OSError):  # of a disk that fails: what it said first counts
+                    os.unlink(name, dir_fd=directory)
                 self.room.count_again()
             if isinstance(error, OSError) and error.errno in FULL:
                 raise _no_space(fs, "%d bytes" % size) from error

@@ -108,23 +108,26 @@ class Directories:
 
     def _open_directory(self, fs: FileSystem, *, create: bool) -> int:
         fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fs.mount_fd)
-        for part in self._relative(fs).split(b"/") + [self.tx]:
-            made = False
-            if create:
-                before = os.fstat(fd)
-                try:
-                    os.mkdir(part, 0o700, dir_fd=fd)
-                    made = True
-                    os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-                except FileExistsError:
-                    pass
-            try:
+        try:
+            for part in self._relative(fs).split(b"/") + [self.tx]:
+                made = False
+                if create:
+                    before = os.fstat(fd)
+                    try:
+                        os.mkdir(part, 0o700, dir_fd=fd)
+                        made = True
+                        os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+                    except FileExistsError:
+                        pass
                 child = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            finally:
                 os.close(fd)
-            fd = child
-            if made and attributes.inherits(fd):  # else only what has the same project id could be moved in and kept by a link
-                attributes.put(fd, attributes.NONE)
+                fd = child
+                # Else only what has the same project id could be moved in and kept by a link. The last one also where who made it died.
+                if (made or (create and part == self.tx)) and attributes.inherits(fd):
+                    attributes.put(fd, attributes.NONE)
+        except BaseException:
+            os.close(fd)
+            raise
         return fs.by_own_mount(fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def remove_directory(self, fs: FileSystem) -> None:

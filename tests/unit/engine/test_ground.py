@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,3 +116,44 @@ def test_a_file_that_is_gone_is_moot_everywhere(sandbox: Path, images: Store, mo
     place = sandbox / "file"
     outcome = undone(sandbox, images, of(images, sandbox, monkeypatch, like="vfat"), place)
     assert outcome.differs == [] and outcome.moot == [str(place)]
+
+
+def test_another_file_system_on_the_way_is_no_stale_handle(sandbox: Path) -> None:
+    """Its directory's handle says nothing on this one, and must not stop the undo."""
+    place, reader = sandbox / "disk", kernel.Reader()
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=True)
+    root = FileSystem(1, reader.stat(kernel.AT_FDCWD, b"/").dev, b"ext4", b"/")
+    root.open_mount()
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = root.by_own_mount(os.open(place, flags), flags)
+    assert os.readlink(f"/proc/self/fd/{fd}") == str(place)
+    os.close(fd)
+    root.close()
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_flags_that_an_undo_takes_off_are_on_the_disk_first(
+    sandbox: Path, images: Store, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    monkeypatch.setattr(images, "durable", durable)
+    fs = images.file_system(kernel.Reader().stat(kernel.AT_FDCWD, os.fsencode(sandbox)).dev)
+    assert fs is not None
+    (sandbox / "log").mkdir()
+    log = Writer.create(str(sandbox / "log"))
+    ground = Ground(images, log, Wanted(file_systems={fs.number: FileSystemSeen(fs.number, fs.dev, fs.fstype, fs.mount_point)}))
+    locked = sandbox / "locked"
+    locked.touch()
+    fd = os.open(locked, os.O_RDONLY)
+    kernel.set_flags(fd, kernel.FS_APPEND_FL)
+    seen: list[bool] = []
+    monkeypatch.setattr(os, "fdatasync", lambda _fd: seen.append(bool(kernel.get_flags(fd) & kernel.FS_APPEND_FL)))
+    folder = os.open(sandbox, os.O_RDONLY | os.O_DIRECTORY)
+    ground.unlock(folder, b"locked")
+    assert not kernel.get_flags(fd) & kernel.FS_APPEND_FL
+    assert seen == ([True] if durable else [])
+    for one in (fd, folder):
+        os.close(one)
+    ground.close()
+    log.close()

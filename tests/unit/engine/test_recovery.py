@@ -90,3 +90,24 @@ def test_the_reserve_is_given_before_the_journal_is_opened(monkeypatch: pytest.M
     monkeypatch.setattr(recovery, "Journal", lambda: order.append("journal"))
     recovery.open_journal()
     assert order == ["reserve"] * given + ["journal"]
+
+
+def test_a_death_on_the_way_to_the_next_boot_makes_it_no_crash(journal: Journal, tmp_path: Path, armed: list[float], monkeypatch) -> None:
+    """Between the mark of the new boot and the journal's word (I2)."""
+    value = journal.begin(name="x", owner="x", options={}, boot_id="another", engine="x", deadline=lease.now() + 50)
+    directory = tmp_path / value.id
+    directory.mkdir()
+    shutdown.plan(str(directory), 300)
+    shutdown.mark(str(directory), "another")
+    journal.set_state(value.id, states.WAITING_REBOOT)
+
+    def dies(*_arguments: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as now:
+        now.setattr(journal, "go_on", dies)
+        with pytest.raises(KeyboardInterrupt):
+            recovery.at_boot(journal)
+    assert recovery.at_boot(journal) is None
+    assert journal.get(value.id).boot_id == boot_id()
+    assert shutdown.was_clean(str(directory), boot_id()) and armed

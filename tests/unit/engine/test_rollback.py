@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from engine import kernel, paths, retention, rollback, shutdown, situation
+from engine import basis, kernel, paths, retention, rollback, shutdown, situation
 from engine.afterdigest import clock_offset_ns
 from engine.boot import boot_id
 from engine.errors import AcidError, Busy, JournalDamaged, WrongState, WrongTransaction
@@ -378,3 +378,51 @@ def test_a_disk_without_room_for_the_last_mark_fails_no_undo(journal: Journal, r
     monkeypatch.setattr(shutdown, "mark", full)
     assert rollback.roll_back(journal, play.tx, ASKED).state == "ABORTED"
     assert play.is_back()
+
+
+@pytest.mark.parametrize("committed_before", [True, False])
+def test_an_undo_that_was_stopped_lacks_nothing_in_a_later_boot(
+    journal: Journal, removed: Callable[..., Removed], monkeypatch: pytest.MonkeyPatch, committed_before: bool
+) -> None:
+    """What stopped it is mended, and the host was rebooted in good order: asked for again, it is exact."""
+    found = removed()
+    if committed_before:
+        journal.set_state(found.tx, "COMMITTED")
+
+    def stops(*_arguments: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as now:
+        now.setattr(rollback, "undo", stops)
+        assert rollback.roll_back(journal, found.tx, ASKED).state == "UNDO_FAILED"
+    for module in (shutdown, basis, rollback):
+        monkeypatch.setattr(module, "boot_id", lambda: "the next")
+    done = rollback.roll_back(journal, found.tx, ASKED._replace(on_drift="force"))
+    assert done.state == "ABORTED", done
+    assert found.is_back()
+
+
+def test_a_disk_that_fails_while_an_undo_is_stopped_makes_nothing_clean(
+    journal: Journal, removed: Callable[..., Removed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = removed()
+
+    def fails(*_arguments: object, **_more: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(rollback, "undo", fails)
+    monkeypatch.setattr(kernel, "syncfs", fails)
+    assert rollback.roll_back(journal, found.tx, ASKED).state == "UNDO_FAILED"
+    assert not shutdown.was_clean(paths.directory_of(found.tx), journal.get(found.tx).boot_id)
+
+
+def test_what_a_probe_has_lost_refuses_once(journal: Journal, removed: Callable[..., Removed], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = removed(probes=["hostname"])
+    journal.set_probes(found.tx, 0, {"hostname": Hostname().capture()})
+    monkeypatch.setattr(Hostname, "damage", lambda _probe, _image: "something beside is missing")
+    with pytest.raises(JournalDamaged, match="something beside is missing"):
+        rollback.roll_back(journal, found.tx, ASKED)
+    assert found.is_untouched()
+    done = rollback.roll_back(journal, found.tx, ASKED)
+    assert done.state == "UNDO_FAILED" and "something beside is missing" in done.differs
+    assert found.is_back()

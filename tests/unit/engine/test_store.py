@@ -6,11 +6,11 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from engine import clearing, kernel, store
+from engine import attributes, clearing, kernel, store
 from engine.errors import NotOnDisk, StoreFull
 
 
@@ -150,4 +150,58 @@ def test_an_image_that_did_not_reach_the_disk_is_said(sandbox: Path, crowded: Pa
     with pytest.raises(NotOnDisk, match=f"{crowded} did not take a before-image: Input/output error"):
         keep()
     assert [name for name in os.listdir(crowded / ".acid-store" / "tx") if name.startswith("c")] == []
+    images.close()
+
+
+def test_a_store_that_cannot_be_made_takes_no_descriptor(sandbox: Path) -> None:
+    (sandbox / "state").mkdir()
+    place = sandbox / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(place)], check=True)
+    images = store.Store("tx", state=str(sandbox / "state"))
+    found = images.file_system(kernel.Reader().stat(kernel.AT_FDCWD, os.fsencode(place)).dev)
+    assert found is not None
+    before = len(os.listdir("/proc/self/fd"))
+    for _again in range(3):
+        with pytest.raises(OSError, match="Read-only"):
+            images.directory(found)
+    assert len(os.listdir("/proc/self/fd")) == before
+    images.close()
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_store_whose_maker_died_hands_on_no_project_id(sandbox: Path, crowded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (sandbox / "state").mkdir()
+    (crowded / ".acid-store" / "tx").mkdir(parents=True)
+    images = store.Store("tx", state=str(sandbox / "state"))
+    found = images.file_system(kernel.Reader().stat(kernel.AT_FDCWD, os.fsencode(crowded)).dev)
+    assert found is not None
+    put: list[bytes] = []
+    monkeypatch.setattr(attributes, "inherits", lambda _fd: True)
+    monkeypatch.setattr(attributes, "put", lambda fd, _wanted: put.append(os.readlink(f"/proc/self/fd/{fd}".encode())))
+    images.directory(found)
+    assert put and all(path.endswith(b"/.acid-store/tx") for path in put)
+    images.close()
+
+
+def test_what_a_disk_said_first_counts(sandbox: Path, crowded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ext4 turns read-only, so that not even the copy can be taken away: the transaction is to be doomed all the same."""
+    (sandbox / "state").mkdir()
+    images = store.Store("tx", state=str(sandbox / "state"), durable=True)
+    path = crowded / "one"
+    path.write_bytes(b"x" * 9000)
+    found = images.file_system(kernel.Reader().stat(kernel.AT_FDCWD, os.fsencode(path)).dev)
+    assert found is not None
+
+    def fails(number: int) -> Callable[..., None]:
+        def call(*_arguments: object, **_more: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", fails(errno.EIO))
+    with monkeypatch.context() as now:
+        now.setattr(os, "unlink", fails(errno.EROFS))
+        with pytest.raises(NotOnDisk):
+            images.copy(found, kernel.Reader().handle(kernel.AT_FDCWD, os.fsencode(path)), 9000)
     images.close()

@@ -73,6 +73,10 @@ def _replace(plan: MergePlan, data: bytes) -> str:
             os.unlink(temporary)
             return wrong
         os.rename(temporary, plan.path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
     finally:
         os.close(fd)
         os.close(old)

@@ -207,6 +207,8 @@ class Ground:
         if not self._knows_flags(number, handle):
             record = Flags(0, number, handle, kernel.get_flags(fd), attributes.get(fd))
             self.log.append(record)
+            if self.store.durable:  # else a power cut may leave the inode without them, and nobody who knows of them
+                self.log.sync()
             self.wanted.flags[number, handle] = record
 
     def _knows_flags(self, fs: int, handle: bytes) -> bool:
