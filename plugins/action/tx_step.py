@@ -74,10 +74,24 @@ class ActionModule(TxAction):
             fence.meet(fence.what_is_declared(handler._task, found, ""), transaction, ledger=ledger, advice="Give it 'compensate'.")
         if arguments["capture"] == "none":
             return nested.run(handler, task_vars)
-        special_tasks.lead_rsync_through_shim(handler, transaction, info._replace(id=uuid.uuid4().hex))
+        host = str(task_vars["inventory_hostname"])
+        if special_tasks.starts_rsync_by_itself(handler, task_vars, host=host):
+            own = self._transaction_of(host, ledger=ledger)
+            special_tasks.lead_rsync_through_shim(handler, task_vars, own, info._replace(id=uuid.uuid4().hex))
         steps.install()
         armed = steps.Armed(self._connection, transaction, info._replace(position=tasks.position(self._task)), task_vars)
         return tasks.supervise(nested.run, (handler, task_vars), {}, handler=handler, armed=armed, ledger=ledger)
+
+    def _transaction_of(self, host: str, *, ledger: Ledger) -> OpenTransaction:
+        """Also when the step itself is one of a delegate's."""
+        found = ledger.open_transaction(host)
+        if found is None:
+            raise HostError(
+                "no-transaction",
+                f"There is no open transaction on {host}, which synchronize changes from the host that it is delegated to.",
+                f"Begin one on {host} as well, or give 'capture: none'. Nothing was sent.",
+            )
+        return found
 
     def _inner_task(self, data: dict[str, Any]) -> Task:
         try:

@@ -205,14 +205,20 @@ class Batch:
             self._tqm._stats.increment("failures", host)
 
     def _why_undo(self, host: str) -> str:
-        """Empty when the host may commit. Statistics count too: `meta: clear_host_errors` hides a failure from the other lists."""
+        """Empty when the host may commit. Statistics count too: `meta: clear_host_errors` hides a failure from the other lists, and where
+        Ansible's recap and exit code know of none, people have to be told why the host was rolled back all the same."""
         if host in self._why:
             return self._why[host]
         failures, dark = self._before.get(host, (0, 0))
-        if host in self._tqm._unreachable_hosts or self._tqm._stats.dark.get(host, 0) > dark:
+        forgiven = f"; what let {host} go on, such as 'meta: clear_host_errors', does not let its transaction commit"
+        if host in self._tqm._unreachable_hosts:
             return "the host became unreachable"
-        if host in self._tqm._failed_hosts or self._tqm._stats.failures.get(host, 0) > failures:
+        if self._tqm._stats.dark.get(host, 0) > dark:
+            return f"the host became unreachable{forgiven}"
+        if host in self._tqm._failed_hosts:
             return "a task failed"
+        if self._tqm._stats.failures.get(host, 0) > failures:
+            return f"a task failed{forgiven}"
         bypassed = next((event.data["reason"] for event in self._ledger.since_begin(host) if event.kind == BYPASSED), "")
         if bypassed:
             self._mark_failed(host)  # for Ansible all was well there

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from . import effects, walk
 from .fence import module_of
-from .special_tasks import REBOOT
+from .special_tasks import REBOOT, only_sends
 from .tasks import OWN_ACTIONS, WITHOUT_PYTHON, action_name
 
 TEMPLATE = ("{{", "{%")
@@ -43,6 +43,8 @@ def undo_of(task: Any, hosts: Collection[str], *, connection: str = "") -> Undo:
         return Undo(NOTHING, "it runs in Ansible itself")
     target = task.delegate_to
     outside = isinstance(target, str) and not _is_template(target) and target not in hosts
+    if outside and only_sends(module, arguments_of(task)):
+        outside = False  # what it changes is on the task's own host
     found = effects.current().of(effects.Doing(module, arguments_of(task), connection))
     variables = task.get_vars()
     if variables.get("acid_compensate") is not None:

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.utils.display import Display
 
-from . import elevation, paths, shim
+from . import effects, elevation, paths, shim
 from .hostcommand import HostError
 from .ledger import OpenTransaction
 
@@ -48,33 +49,72 @@ def _longest(arguments: dict[str, Any]) -> float:
 
 SYNCHRONIZE = "ansible.posix.synchronize"
 
-# Pulling only reads, but for these: they remove what was sent, or hand an option to the host's rsync alone (a log file, say).
-CHANGES_THE_SOURCE = ("--remove-source-files", "--remove-sent-files", "--remote-option", "-M")
+# The end that sends only reads, but for these: they remove what was sent, or hand an option to the host's rsync alone (a log file, say).
+REMOVES_THE_SOURCE = ("--remove-source-files", "--remove-sent-files")
+CHANGES_THE_SOURCE = (*REMOVES_THE_SOURCE, "--remote-option", "-M")
+WRITES_WHERE_IT_STARTS = (*REMOVES_THE_SOURCE, "--log-file", "--write-batch", "--only-write-batch")
 
 
-def lead_rsync_through_shim(handler: Any, transaction: OpenTransaction, step: shim.StepInfo) -> None:
-    """synchronize starts rsync on the host by its own ssh, past Ansible's connection. Raises AnsibleActionFail."""
+def starts_rsync_by_itself(handler: Any, task_vars: dict[str, Any], *, host: str) -> bool:
+    """Whether the task changes its own host (`host`, whoever it is delegated to) by an rsync that synchronize starts there by its own ssh,
+    past Ansible's connection: from the controller, or from the delegate. Else all that it changes is where the module runs."""
     task = handler._task
     if getattr(task, "resolved_action", None) != SYNCHRONIZE or not _changes_the_host(task.args):
-        return
-    if handler._connection.transport == "local" or task.delegate_to == transaction.host:
-        return  # both ends are there, and the module is a command like any other
+        return False
+    if not task.delegate_to:
+        return bool(handler._connection.transport != "local")
+    return task.delegate_to not in (host, _address_of(host, task_vars))
+
+
+def lead_rsync_through_shim(handler: Any, task_vars: dict[str, Any], transaction: OpenTransaction, step: shim.StepInfo) -> None:
+    """Where `starts_rsync_by_itself`. `transaction` is that of the task's own host, never the delegate's. Raises AnsibleActionFail."""
+    task = handler._task
     given = str(task.args.get("rsync_path") or "")
     if f"{paths.acidctl(transaction.engine)} exec " in given:
         return  # another attempt (until): the arguments are those that the first one left
-    task.args["rsync_path"] = _rsync_under_shim(handler, transaction, step, given)
+    task.args["rsync_path"] = _rsync_under_shim(handler, transaction, step, given, login=_login_there(handler, task_vars))
+
+
+def only_sends(module: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether it certainly changes nothing where it is started. Arguments that are not known yet are effects.UNKNOWN."""
+    options, dest = arguments.get("rsync_opts"), arguments.get("dest")
+    if module != SYNCHRONIZE or effects.UNKNOWN in (options, dest) or arguments.get("mode", "push") != "push":
+        return False
+    # An rsync daemon knows no rsync_path, so whatever it does is not traced.
+    return not _has_option(options, WRITES_WHERE_IT_STARTS) and not str(dest).startswith("rsync://")
+
+
+def only_sends_from_delegate(handler: Any, task_vars: dict[str, Any], *, host: str) -> bool:
+    """All that the task changes is on its own host. Where that has the address of the delegate itself, synchronize may copy without ssh."""
+    return only_sends(SYNCHRONIZE, handler._task.args) and _address_of(host, task_vars) not in C.LOCALHOST
 
 
 def _changes_the_host(arguments: dict[str, Any]) -> bool:
-    options = arguments.get("rsync_opts") or []
-    words = options.split(",") if isinstance(options, str) else [str(word) for word in options]
-    return arguments.get("mode", "push") == "push" or any(word.strip().startswith(CHANGES_THE_SOURCE) for word in words)
+    return arguments.get("mode", "push") == "push" or _has_option(arguments.get("rsync_opts"), CHANGES_THE_SOURCE)
 
 
-def _rsync_under_shim(handler: Any, transaction: OpenTransaction, step: shim.StepInfo, given: str) -> str:
+def _has_option(options: Any, wanted: tuple[str, ...]) -> bool:
+    words = options.split(",") if isinstance(options, str) else [str(word) for word in options or []]
+    return any(word.strip().startswith(wanted) for word in words)
+
+
+def _address_of(host: str, task_vars: dict[str, Any]) -> str:
+    """Where synchronize's ssh goes: what the inventory says, whatever the task's own variables are."""
+    known = task_vars.get("hostvars", {}).get(host) or {}
+    return str(known.get("ansible_host", host))
+
+
+def _login_there(handler: Any, task_vars: dict[str, Any]) -> elevation.Login:
+    """Whom synchronize's ssh logs in as on the task's own host. With a delegate, Ansible's own connection says nothing about that."""
+    if not handler._task.delegate_to:
+        return elevation.login_of(handler)
+    name = handler._templar.template(task_vars.get("ansible_user") or handler._play_context.remote_user)
+    return elevation.Login(str(name), name == "root") if name else elevation.Login("", None)
+
+
+def _rsync_under_shim(handler: Any, transaction: OpenTransaction, step: shim.StepInfo, given: str, *, login: elevation.Login) -> str:
     """The host's rsync runs as whoever it would without us: the login, or whom synchronize itself would have become by sudo. It does that
     only where the task gives no path of its own. The login's shell reads the text; rsync's arguments follow it."""
-    login = elevation.login_of(handler)
     is_root = transaction.login_is_root if login.root is None else login.root
     user: str | None = None if is_root else login.name or transaction.login
     become = handler._play_context

@@ -80,6 +80,11 @@ def prepare(executor: Any, handler: Any) -> None:
         task_vars = kwargs.get("task_vars") or {}
         _refuse_what_cannot_be(handler, where)
         wishes = wishes_of(handler, task_vars)
+        covered = where.transaction is not None
+        if own.host == host and special_tasks.starts_rsync_by_itself(handler, task_vars, host=host):
+            covered = covered or special_tasks.only_sends_from_delegate(handler, task_vars, host=host)
+            if wishes.traced:
+                special_tasks.lead_rsync_through_shim(handler, task_vars, own, step_info(task, step_id=uuid.uuid4().hex))
         say = own_host.way(handler, task_vars, own, elsewhere=where.transaction is not own)
         if wishes.savepoint:
             _set_savepoint(own, wishes, say, ledger=ledger)
@@ -87,14 +92,14 @@ def prepare(executor: Any, handler: Any) -> None:
         told = _meet_declared(handler, own, where, ledger=ledger, compensated=bool(wishes.compensate))
         if wishes.compensate and not task.check_mode:
             _record(executor, handler, task_vars, own, wishes.compensate, step_id=step_id, say=say)
-        if where.transaction is not None and not wishes.traced:
+        if covered and not wishes.traced:
             if not told:
                 _leave_out(task, own, ledger=ledger)
             return run(*args, **kwargs)
         if where.transaction is not None and action_name(task) == special_tasks.REBOOT and not task.check_mode:
             return special_tasks.reboot(lambda: run(*args, **kwargs), task, _sayer(handler, task_vars, where.transaction))
         step = step_info(task, step_id=step_id)
-        outside = _nothing_to_say if told else _on_outside(task, own, where.outside, ledger=ledger)
+        outside = _nothing_to_say if told or covered else _on_outside(task, own, where.outside, ledger=ledger)
         armed = steps.Armed(handler._connection, where.transaction, step, task_vars, outside, sent_by=host)
         try:
             return supervise(run, args, kwargs, handler=handler, armed=armed, ledger=ledger)
@@ -248,7 +253,6 @@ def _refuse_what_cannot_be(handler: Any, where: Where) -> None:
     why = connections.refusal(handler._connection)
     if why:
         raise AnsibleActionFail(f"{why[0].upper()}{why[1:]}.")
-    special_tasks.lead_rsync_through_shim(handler, where.transaction, step_info(handler._task, step_id=uuid.uuid4().hex))
 
 
 def wishes_of(handler: Any, task_vars: dict[str, Any]) -> Wishes:

@@ -99,6 +99,12 @@ def timeless(stdout: str) -> str:
     return re.sub(r"\d+:\d\d:\d\d\.\d+", "", stdout)
 
 
+def test_a_failure_that_ansible_was_told_to_forget_is_still_the_reason(controller):
+    run = controller.play(play(FAILS_ON_H1 + "- meta: clear_host_errors\n- command: 'true'"), hosts="h1,h2")
+    assert run.rc == 0
+    assert "because: a task failed; what let h1 go on, such as 'meta: clear_host_errors', does not let its transaction commit" in run.recap
+
+
 def test_an_unreachable_host_is_rolled_back_by_its_lease_and_named(controller):
     source = play("""
 - command: "true"

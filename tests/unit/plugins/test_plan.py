@@ -37,6 +37,8 @@ PLAY = """
     - {name: booted, reboot: }
     - {name: elsewhere, command: touch {{ folder }}/ran, delegate_to: far}
     - {name: anywhere, command: touch {{ folder }}/ran, delegate_to: "{{ where }}"}
+    - {name: sent, ansible.posix.synchronize: {src: a, dest: /b}, delegate_to: localhost}
+    - {name: fetched, ansible.posix.synchronize: {src: /a, dest: b, mode: pull}, delegate_to: localhost}
     - {name: unseen, copy: {content: x, dest: "{{ folder }}/ran"}, vars: {acid_capture: none}}
 - name: Off
   hosts: all
@@ -63,6 +65,8 @@ WANTED = {
     "booted": "irreversible",
     "elsewhere": "irreversible",
     "anywhere": "undone by the trace",
+    "sent": "undone by the trace",
+    "fetched": "irreversible",
     "unseen": "irreversible",
     "web : reload it": "undone by the trace",
     "without": "irreversible",

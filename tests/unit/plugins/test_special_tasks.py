@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.acid.host.plugins.action import tx_step
 from ansible_collections.acid.host.plugins.plugin_utils import elevation, paths, shim, special_tasks
+from ansible_collections.acid.host.plugins.plugin_utils.hostcommand import HostError
 from ansible_collections.acid.host.plugins.plugin_utils.ledger import OpenTransaction
 
 STEP = shim.StepInfo("a" * 32, "sync", "ansible.posix.synchronize", "site.yml:1", False, False)
@@ -23,15 +25,19 @@ def transaction(login: str) -> OpenTransaction:
 
 def handler(login: str, become: str | None = None, *, method: str = "sudo", delegate_to: str | None = None, transport="ssh", **args):
     task = SimpleNamespace(resolved_action=SYNCHRONIZE, args={"src": "a/", "dest": "/b", **args}, delegate_to=delegate_to)
-    context = SimpleNamespace(become=become is not None, become_user=become, become_method=method)
-    connection = SimpleNamespace(transport=transport)
-    return SimpleNamespace(_task=task, _play_context=context, _connection=connection, _get_remote_user=lambda: login)
+    context = SimpleNamespace(become=become is not None, become_user=become, become_method=method, remote_user=login)
+    connection, templar = SimpleNamespace(transport=transport), SimpleNamespace(template=lambda value: value)
+    return SimpleNamespace(_task=task, _play_context=context, _connection=connection, _templar=templar, _get_remote_user=lambda: login)
+
+
+def lead(made, variables: dict | None = None, *, begun_by: str, step: shim.StepInfo = STEP) -> str | None:
+    if special_tasks.starts_rsync_by_itself(made, variables or {}, host="h"):
+        special_tasks.lead_rsync_through_shim(made, variables or {}, transaction(begun_by), step)
+    return made._task.args.get("rsync_path")
 
 
 def led(login: str, become: str | None = None, **more) -> str | None:
-    made = handler(login, become, **more)
-    special_tasks.lead_rsync_through_shim(made, transaction(login), STEP)
-    return made._task.args.get("rsync_path")
+    return lead(handler(login, become, **more), begun_by=login)
 
 
 @pytest.fixture
@@ -119,11 +125,9 @@ def test_where_both_ends_are_on_the_host_the_module_is_the_step(more):
 
 def test_another_attempt_finds_the_path_of_the_first():
     made = handler("deploy", "shop")
-    special_tasks.lead_rsync_through_shim(made, transaction("deploy"), STEP)
-    first = made._task.args["rsync_path"]
+    first = lead(made, begun_by="deploy")
     made._play_context.become = False  # synchronize leaves it so
-    special_tasks.lead_rsync_through_shim(made, transaction("deploy"), STEP._replace(id="b" * 32))
-    assert made._task.args["rsync_path"] == first
+    assert lead(made, begun_by="deploy", step=STEP._replace(id="b" * 32)) == first
 
 
 @pytest.mark.parametrize(("capture", "traced"), [("trace", True), ("none", False)])
@@ -134,17 +138,153 @@ def test_the_explicit_form_leads_it_through_the_shim_too(monkeypatch, capture, t
     made = handler("root")
     made.run = lambda task_vars: seen.append("acidctl" in made._task.args.get("rsync_path", "")) or {}
     made.cleanup = lambda: None
-    monkeypatch.setattr(tx_step.Ledger, "of_this_run", staticmethod(lambda: None))
     monkeypatch.setattr(tx_step.fence, "declared", lambda task, connection: None)
     monkeypatch.setattr(tx_step.steps, "install", lambda: None)
     monkeypatch.setattr(tx_step.tasks, "supervise", lambda run, args, kwargs, **_more: run(*args, **kwargs))
-    action._step({"compensate": None, "capture": capture}, {}, transaction("root"), made, STEP)
+    ledger = SimpleNamespace(open_transaction=lambda host: transaction("root") if host == "h" else None)
+    monkeypatch.setattr(tx_step.Ledger, "of_this_run", staticmethod(lambda: ledger))
+    action._step({"compensate": None, "capture": capture}, {"inventory_hostname": "h"}, transaction("root"), made, STEP)
     assert seen == [traced]
+    made._task.delegate_to = "d"  # whose transaction it is a step of
+    if traced:
+        with pytest.raises(HostError, match="no open transaction on other"):
+            action._step({"compensate": None, "capture": capture}, {"inventory_hostname": "other"}, transaction("root"), made, STEP)
 
 
 def test_the_login_is_asked_of_the_task():
     """A task may log in as somebody else than the one that began."""
     made = handler("ops")
-    special_tasks.lead_rsync_through_shim(made, transaction("deploy"), STEP)
-    assert "--user ops --" in made._task.args["rsync_path"]
+    assert "--user ops --" in lead(made, begun_by="deploy")
     assert elevation.login_of(made).name == "ops"
+
+
+DELEGATE = {"delegate_to": "d", "transport": "local"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "user"),
+    [
+        ({}, "ops"),  # what the connection to the delegate says, or the task
+        ({"ansible_user": "deploy"}, "deploy"),
+    ],
+)
+def test_from_a_delegate_the_login_is_the_one_that_synchronize_names(variables, user):
+    made = handler("ops", **DELEGATE)
+    made._get_remote_user = lambda: "nobody of that host"
+    assert f"--user {user} --" in lead(made, variables, begun_by="begin")
+
+
+def test_the_delegate_may_be_the_host_under_its_address():
+    variables = {"hostvars": {"h": {"ansible_host": "192.0.2.1"}}}
+    assert lead(handler("root", delegate_to="192.0.2.1"), variables, begun_by="root") is None
+    assert lead(handler("root", delegate_to="192.0.2.2"), variables, begun_by="root")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "address", "only_sends"),
+    [
+        ({}, "h", True),
+        ({"rsync_opts": ["--exclude=x", "-M--log-file=/x"]}, "h", True),
+        ({"mode": "pull"}, "h", False),
+        ({"rsync_opts": "-z,--remove-source-files"}, "h", False),
+        ({"rsync_opts": ["--log-file=/x"]}, "h", False),
+        ({}, "localhost", False),  # it may copy there without a second rsync
+        ({"dest": "rsync://elsewhere/b"}, "h", False),
+    ],
+)
+def test_whether_the_delegate_only_sends(arguments, address, only_sends):
+    variables = {"hostvars": {"h": {"ansible_host": address}}}
+    assert special_tasks.only_sends_from_delegate(handler("root", delegate_to="d", **arguments), variables, host="h") is only_sends
+
+
+PLAY = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - name: sent
+      ansible.posix.synchronize: {{src: tree/, dest: "{{{{ playbook_dir }}}}/there", {arguments}}}
+      delegate_to: {to}
+      when: inventory_hostname == 'h1'
+      vars: {{acid_capture: {capture}}}
+    - command: "true"
+"""
+
+# The host's shell gets what stands behind the host's name.
+SSH = """#!/bin/sh
+while :; do
+  case $1 in
+    -C|-t*|-v*) shift ;;
+    -*) shift 2 ;;
+    *) break ;;
+  esac
+done
+shift
+exec /bin/sh -c "$*"
+"""
+
+
+@pytest.fixture
+def synchronized(controller):
+    """Runs the play; gives the run, and for each transaction of h1 and h2 what was started under it."""
+    (controller.folder / "tree").mkdir()
+    (controller.folder / "tree" / "file").write_text("x")
+    (controller.folder / "bin").mkdir()
+    (controller.folder / "bin" / "ssh").write_text(SSH)
+    (controller.folder / "bin" / "ssh").chmod(0o755)
+
+    def run(*, to: str, arguments: str = "", capture: str = "trace", hosts: str = "h1,h2", **environment: str):
+        path = f"{controller.folder / 'bin'}:{os.environ['PATH']}"
+        source = PLAY.format(to=to, arguments=arguments, capture=capture)
+        ran = controller.play(source, hosts=hosts, PATH=path, ANSIBLE_FORKS="1", **environment)
+        ends = [call["request"]["tx"] for call in controller.calls("commit")]
+        steps = [(call["tx"], call["argv"][0].rpartition("/")[2], call["step"]["task"]) for call in controller.calls("exec")]
+        return ran, [[program for tx, program, task in steps if tx == end and task == "sent"] for end in ends]
+
+    return run
+
+
+def named(run) -> list[str]:
+    return re.findall(r"could not have been undone: (.*)", run.recap)
+
+
+def test_with_a_delegate_of_the_play_each_end_is_a_step_of_its_own_host(synchronized, controller):
+    run, (h1, h2) = synchronized(to="h2")
+    assert run.rc == 0, run.stdout
+    assert (h1, h2) == (["rsync"], ["sh"])
+    assert (controller.folder / "there" / "file").exists()
+    assert named(run) == []
+
+
+def test_with_localhost_as_the_delegate_the_hosts_end_is_a_step(synchronized, controller):
+    run, (h1,) = synchronized(to="localhost", hosts="h1,", ACID_IRREVERSIBLE="deny")
+    assert run.rc == 0, run.stdout + run.stderr
+    assert h1 == ["rsync"]
+    assert (controller.folder / "there" / "file").exists()
+    assert named(run) == []
+
+
+@pytest.mark.parametrize(("arguments", "traced"), [("mode: pull", []), ("rsync_opts: [--remove-source-files]", ["rsync"])])
+def test_what_changes_the_delegate_outside_is_named(synchronized, controller, arguments, traced):
+    (controller.folder / "tree" / "file").touch()
+    run, (h1,) = synchronized(to="localhost", hosts="h1,", arguments=arguments)
+    assert run.rc == 0, run.stdout
+    assert h1 == traced
+    assert named(run) == ["sent: ansible.posix.synchronize on localhost (delegate_to)"]
+
+
+@pytest.mark.parametrize("to", ["h2", "localhost"])
+def test_without_capture_neither_end_is_a_step(synchronized, to):
+    run, (h1, h2) = synchronized(to=to, capture="none")
+    assert run.rc == 0, run.stdout
+    assert (h1, h2) == ([], [])
+    assert named(run) == ["sent: ansible.posix.synchronize with 'acid_capture: none'"]
+
+
+@pytest.mark.parametrize(("capture", "traced"), [("trace", ["rsync"]), ("none", [])])
+def test_without_capture_and_delegate_the_hosts_end_is_no_step_either(synchronized, controller, capture, traced):
+    (controller.folder / "inventory").write_text(f"h1 ansible_connection=ssh ansible_ssh_executable={controller.folder}/bin/ssh\n")
+    run, (h1,) = synchronized(to="'{{ omit }}'", capture=capture, hosts="inventory", ANSIBLE_REMOTE_USER="root")
+    assert run.rc == 0, run.stdout
+    assert (controller.folder / "there" / "file").exists()
+    assert h1 == traced
+    assert len(named(run)) == (capture == "none")
