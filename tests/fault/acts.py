@@ -110,6 +110,11 @@ def program(chosen: random.Random, kind: str, length: int, *, locks: bool = True
     return picked[:length]
 
 
+def _without_names(seen: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A file of which the step has changed another name only is as it was: what others write there is no change of the step's."""
+    return None if seen is None else {key: value for key, value in seen.items() if key not in ("nlink", "same inode as")}
+
+
 class Transaction:
     """One transaction from its seed, on an empty host."""
 
@@ -179,7 +184,7 @@ class Transaction:
         """An administrator rewrites a file, one that the step has changed if there is one."""
         now = tree.look(undo_random.BASE)
         files = sorted(path for path, seen in now.items() if str(seen["mode"]).startswith("0o100") and seen["flags"] == "0x0")
-        changed = [path for path in files if now[path] != self._before.get(path)]
+        changed = [path for path in files if _without_names(now[path]) != _without_names(self._before.get(path))]
         if not changed:
             return
         path = self._chosen.choice(changed)

@@ -91,6 +91,7 @@ class Trial:
             controller.wait()
             run(["ip", "link", "set", self._host.veth, "up"])
             ssh.forget_connections(self._host)
+        self._wait_for_logins()
         if self._state() == "COMMITTED":
             self._inside(["acidctl", "rollback", self._journal()[0]["tx"]])
         if self.kind == "stop":
@@ -188,6 +189,13 @@ class Trial:
         self.late = round(time.clock_gettime(time.CLOCK_BOOTTIME) - deadline, 2)
         if self.late > LATE:
             self.problems.append(f"{self.late} s late")
+
+    def _wait_for_logins(self) -> None:
+        """What the dead controller had sent reaches sshd when the link is up again, and its login writes the message of the day into /run:
+        the oracle is to look after that. The end of a connection is sent again at growing intervals."""
+        end = time.monotonic() + 120
+        while self._inside(["sh", "-c", "pgrep -f '^sshd: (root|unknown|.accepted)' || true"]) and time.monotonic() < end:
+            time.sleep(0.2)
 
     def _journal(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self._inside(["acidctl", "list", "--json"]) or '{"transactions": []}')["transactions"]

@@ -255,6 +255,33 @@ def test_synchronize_writes_as_whom_the_task_runs(hosts, variables, owner):
     hosts.ssh("h1", "rm -r /tmp/from")
 
 
+@pytest.mark.parametrize("delegate", ["localhost", "h2"])
+def test_synchronize_is_a_step_of_the_host_that_it_changes(hosts, delegate):
+    """Wherever it is delegated: rsync is started there, and its other end on the task's own host. In /srv no probe looks."""
+    (hosts.folder / "file").write_text("x")
+    play = f"""
+- hosts: h1,h2
+  gather_facts: false
+  tasks:
+    - copy: {{src: "{{{{ ansible_ssh_private_key_file }}}}", dest: /root/lab-key, mode: "0600"}}
+    - copy: {{content: x, dest: /root/file, mode: "0600"}}
+    - ansible.posix.synchronize:
+        src: "{{{{ '{hosts.folder}' if '{delegate}' == 'localhost' else '/root' }}}}/file"
+        dest: /srv/pushed
+        private_key: "{{{{ ansible_ssh_private_key_file if '{delegate}' == 'localhost' else '/root/lab-key' }}}}"
+      delegate_to: {delegate}
+      when: inventory_hostname == 'h1'
+    - command: test -f /srv/pushed
+      when: inventory_hostname == 'h1'
+    - fail: {{msg: as wanted}}
+"""
+    run = hosts.play(play, ACID_IRREVERSIBLE="deny")
+    assert run.stdout.count("as wanted") >= 2, run.stdout + run.stderr
+    for name in ("h1", "h2"):
+        assert run.outcome(name) == "rolled back"
+        assert hosts.ssh(name, "ls -A /srv/pushed /root/file /root/lab-key", check=False) == ""
+
+
 def test_a_host_that_dies_is_named_and_takes_itself_back(warm_hosts):
     hosts = warm_hosts
     play = f"""
