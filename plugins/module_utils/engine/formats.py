@@ -14,8 +14,9 @@ import os
 from .errors import FormatUnknown
 from .paths import LIBRARY
 
-FORMAT = 1
-UNDOABLE = frozenset({1})
+#: 2: records of format 1, and further kinds of them (records.py), which an engine of format 1 does not know
+FORMAT = 2
+UNDOABLE = frozenset({1, 2})
 _PREFIX = "format-"
 #: An empty file beside a log of which each writer images project ids: what was kept in the log and has no image of them had none.
 #: An engine that does not know it leaves them as they are.

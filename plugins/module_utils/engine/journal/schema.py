@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-SCHEMA = 2
+SCHEMA = 3
 
 TABLES = """
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -45,5 +45,8 @@ CREATE TABLE compensation (
     name TEXT NOT NULL, step TEXT NOT NULL, body TEXT NOT NULL, host TEXT, result TEXT, seconds INTEGER NOT NULL, state TEXT NOT NULL,
     attempts INTEGER NOT NULL, claim TEXT NOT NULL, claimed_by TEXT NOT NULL, claim_until_ns INTEGER NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (tx, n), UNIQUE (tx, id)) WITHOUT ROWID;
+""",
+    3: """
+ALTER TABLE probe ADD COLUMN digest TEXT NOT NULL DEFAULT '';
 """,
 }
