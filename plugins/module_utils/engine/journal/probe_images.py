@@ -20,7 +20,7 @@ class ProbeImages(Database):
         by others (PID 1), whose writes wait for no record of the log."""
         with self._write(decision=on_disk) as db:
             rows = [(tx, epoch, name, dump(image)) for name, image in images.items()]
-            db.executemany("INSERT OR IGNORE INTO probe VALUES (?,?,?,?)", rows)
+            db.executemany("INSERT OR IGNORE INTO probe (tx, epoch, name, image) VALUES (?,?,?,?)", rows)
 
     def images_of(self, name: str) -> list[dict[str, Any]]:
         """Every image of a probe that the journal still has, of all transactions."""
