@@ -188,7 +188,20 @@ class FileSystem:
         self.store_fd = self.mount_fd = -1
 
     def open(self, handle: bytes, flags: int = os.O_PATH | os.O_NOFOLLOW) -> int:
-        """An fd of the inode; OSError ESTALE when it is gone."""
+        """An fd of the very inode; OSError ESTALE when it is gone, whatever has its number by now."""
+        fd = self.open_as_the_kernel_does(handle, flags)
+        try:
+            same = kernel.is_handle_of(handle, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if not same:
+            os.close(fd)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "file handle")
+        return fd
+
+    def open_as_the_kernel_does(self, handle: bytes, flags: int = os.O_PATH | os.O_NOFOLLOW) -> int:
+        """What open_by_handle_at(2) opens for anybody: a step's call changes that, be it another inode than the handle was made of."""
         return kernel.open_by_handle(self.mount_fd, handle, flags)
 
     def open_parent(self, fd: int) -> tuple[int, bytes]:

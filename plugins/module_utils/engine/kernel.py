@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import os
 import struct
+import threading
 import typing as t
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -134,6 +135,22 @@ def open_by_handle(mount_fd: int, handle: bytes, flags: int) -> int:
     if fd < 0:
         raise fail("file handle")
     return t.cast(int, fd)
+
+
+class _Readers(threading.local):
+    """A Reader for each thread that asks."""
+
+    def __init__(self) -> None:
+        self.reader = Reader()
+
+
+_readers = _Readers()
+
+
+def is_handle_of(handle: bytes, fd: int) -> bool:
+    """Whether the kernel names the inode of `fd` so. What it opened by a handle need not be what the handle was made of: ext4 takes
+    generation 0, which mke2fs -d leaves on every inode, for any (ext4_nfs_get_inode); what has the number by now has another one."""
+    return _readers.reader.handle(fd, b"", AT_EMPTY_PATH) == handle
 
 
 _how = struct.Struct("<QQQ")

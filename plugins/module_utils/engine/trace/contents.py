@@ -145,7 +145,7 @@ class Contents:
             if fs is None:
                 return
             try:
-                fd = fs.open(handle)
+                fd = fs.open_as_the_kernel_does(handle)
             except OSError:
                 return
             found = self._images.reader.stat(fd, b"", AT_EMPTY_PATH)
