@@ -86,7 +86,7 @@ def _there(store: Store, wanted: Wanted, places: dict[Inode, list[int]]) -> set[
 def _file_system(store: Store, wanted: Wanted, number: int) -> FileSystem | None:
     """None for one that is not mounted: that is not undone either, and it is said."""
     seen = wanted.file_systems[number]
-    fs = store.by_number.get(number) or store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
+    fs = store.by_number.get(number) or store.adopt(seen)
     return fs if fs is not None and fs.policy == TRACED else None
 
 

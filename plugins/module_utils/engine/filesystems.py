@@ -8,12 +8,15 @@ An inode is named by (file system, handle), so a step may live in any mount name
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import typing as t
 
-from . import ext4, kernel
+from . import covered, ext4, identity, kernel
+from .identity import Identity
+from .mount_table import Mount
 
 #: Images are taken.
 TRACED = "traced"
@@ -79,50 +82,6 @@ _NO_LINKS = frozenset((b"vfat", b"msdos", b"exfat", b"ntfs3"))
 _BTRFS_SUPER_MAGIC = 0x9123683E
 
 
-class Mount(t.NamedTuple):
-    """A line of mountinfo (proc_pid_mountinfo(5)): dev as (major << 32) | minor, paths unescaped."""
-
-    id: int
-    dev: int
-    root: bytes
-    point: bytes
-    fstype: bytes
-    options: bytes
-    source: bytes
-
-
-def _unescape(field: bytes) -> bytes:
-    if b"\\" not in field:
-        return field
-    parts = field.split(b"\\")
-    return parts[0] + b"".join(bytes((int(p[:3], 8),)) + p[3:] for p in parts[1:])
-
-
-def parse_mountinfo(text: bytes) -> list[Mount]:
-    mounts = []
-    for line in text.splitlines():
-        head, _sep, tail = line.partition(b" - ")
-        fields, after = head.split(b" "), tail.split(b" ")
-        major, minor = fields[2].split(b":")
-        mounts.append(
-            Mount(
-                int(fields[0]),
-                int(major) << 32 | int(minor),
-                _unescape(fields[3]),
-                _unescape(fields[4]),
-                after[0],
-                fields[5],
-                _unescape(after[1]),
-            )
-        )
-    return mounts
-
-
-def mounts_of(process: str = "self") -> list[Mount]:
-    with open("/proc/%s/mountinfo" % process, "rb") as f:
-        return parse_mountinfo(f.read())
-
-
 def policy(fstype: bytes) -> str:
     if fstype in _VALUES:
         return VALUES
@@ -138,8 +97,9 @@ def policy(fstype: bytes) -> str:
 class FileSystem:
     """One file system: its place among the host's mounts and the fd through which its inodes are opened by handle."""
 
-    def __init__(self, number: int, dev: int, fstype: bytes, mount_point: bytes) -> None:
-        self.number, self.dev, self.fstype, self.mount_point = number, dev, fstype, mount_point
+    def __init__(self, number: int, dev: int, fstype: bytes, mount_point: bytes, root: bytes = b"/") -> None:
+        """`root`: which of its directories is mounted there."""
+        self.number, self.dev, self.fstype, self.mount_point, self._root = number, dev, fstype, mount_point, root
         self.policy = policy(fstype)
         self.birth_times = fstype in _BIRTH_TIMES
         self.links = fstype not in _NO_LINKS
@@ -155,14 +115,30 @@ class FileSystem:
         inode; what btrfs logs at an fsync is per inode too."""
         return self.fstype == b"xfs" or (self.fstype == b"ext4" and ext4.journals_in_order(self.dev))
 
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """Once it is open."""
+        return identity.of(self.mount_fd, self._root, self.fstype)
+
     def open_mount(self) -> None:
+        """OSError ENODEV where its mount point leads to another one, and it is not below that."""
         if self.mount_fd < 0:
             if self.shared_mount:
                 self.mount_fd = os.open(self.mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            else:
-                clone = kernel.private_mount(self.mount_point)
+                return
+            clone = self._clone()
+            try:
                 self.mount_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=clone)
+            finally:
                 os.close(clone)
+
+    def _clone(self) -> int:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            clone = kernel.private_mount(self.mount_point)
+            if kernel.Reader().stat(clone, b"", kernel.AT_EMPTY_PATH).dev == self.dev:
+                return clone
+            os.close(clone)
+        return covered.clone(self.mount_point, self.dev)
 
     def reopen(self) -> bool:
         """Whether it was read-only, and may not be any more: a clone keeps the options of its own time."""
@@ -171,15 +147,11 @@ class FileSystem:
         now = FileSystem(self.number, self.dev, self.fstype, self.mount_point)
         try:
             now.open_mount()
-            same = kernel.Reader().stat(now.mount_fd, b"", kernel.AT_EMPTY_PATH).dev == self.dev
-        except OSError:
-            same = False
-        if same:
-            self.close()
-            self.mount_fd = now.mount_fd
-        else:  # another one lies there by now
-            now.close()
-        return same
+        except OSError:  # another one lies there by now
+            return False
+        self.close()
+        self.mount_fd = now.mount_fd
+        return True
 
     def close(self) -> None:
         for fd in (self.store_fd, self.mount_fd):

@@ -13,7 +13,8 @@ import struct
 
 from . import kernel
 from .errors import EngineTampered, JournalUnwritable, KernelTooOld, NotRoot, StoreFull, TraceUnavailable
-from .filesystems import TRACED, mounts_of, policy
+from .filesystems import TRACED, policy
+from .mount_table import mounts_of
 from .paths import LIBRARY, STATE
 from .reserve import STATE_AMOUNT
 from .trace.calls import MACHINES

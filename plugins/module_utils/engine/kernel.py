@@ -137,6 +137,9 @@ def open_by_handle(mount_fd: int, handle: bytes, flags: int) -> int:
     return t.cast(int, fd)
 
 
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000
+
+
 class _Readers(threading.local):
     """A Reader for each thread that asks."""
 
@@ -184,6 +187,18 @@ def private_mount(path: bytes) -> int:
     if fd < 0:
         raise fail(path)
     return t.cast(int, fd)
+
+
+def own_mount_namespace() -> None:
+    """The calling thread alone goes on in a copy of the mount table, in which nothing it does is seen by others."""
+    if libc.unshare(_CLONE_NEWNS) < 0 or libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) < 0:
+        raise fail("mount namespace")
+
+
+def detach(path: bytes) -> None:
+    """Take what is mounted at `path` out of the mount table, with all that is mounted on it (umount2, MNT_DETACH)."""
+    if libc.umount2(path, 2) < 0:
+        raise fail(path)
 
 
 def link_fd(fd: int, dirfd: int, name: bytes) -> None:
@@ -239,7 +254,16 @@ def syncfs(fd: int) -> None:
 
 def file_system_type(fd: int) -> int:
     """f_type of statfs(2)."""
+    return int(struct.unpack_from("<q", _statfs(fd))[0])
+
+
+def file_system_id(fd: int) -> bytes:
+    """f_fsid of statfs(2): two numbers of 32 bits, behind seven of 64."""
+    return _statfs(fd)[56:64]
+
+
+def _statfs(fd: int) -> bytes:
     buffer = ctypes.create_string_buffer(256)
     if libc.fstatfs(fd, buffer) < 0:
         raise fail("fstatfs")
-    return int(struct.unpack_from("<q", buffer)[0])
+    return buffer.raw

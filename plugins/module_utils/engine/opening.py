@@ -62,7 +62,7 @@ def resume(journal: Journal, value: Transaction) -> OpenTransaction:
     wanted = read(directory)
     log, store = Writer.resume(directory), Store(value.id, durable=value.durable)
     for seen in wanted.file_systems.values():
-        store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
+        store.adopt(seen)
     store.next_number = wanted.next_number
     resumed = OpenTransaction(journal, value, log, store, next_directory=wanted.next_directory, holds_reserve=False)
     with contextlib.suppress(StoreFull):  # then the next step is refused, if it still is so

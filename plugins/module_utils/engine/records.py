@@ -9,6 +9,7 @@ import typing as t
 
 from .attributes import Attributes
 from .errors import JournalDamaged
+from .identity import Identity
 
 # How a KEEP or CONTENT image is stored
 LINK, INLINE, COPY, NOTHING = 1, 2, 3, 4
@@ -17,13 +18,14 @@ BASIC = 6
 
 
 class FileSystemSeen(t.NamedTuple):
-    """Number `fs` stands for this file system from here on. dev: (major << 32) | minor, for display; mount_point: where, in PID 1's
-    namespace."""
+    """Number `fs` stands for this file system from here on. dev: (major << 32) | minor; mount_point: where, in PID 1's namespace;
+    identity: how it is known again, None in logs of format 1."""
 
     fs: int
     dev: int
     fstype: bytes
     mount_point: bytes
+    identity: Identity | None = None
 
 
 class DirectorySeen(t.NamedTuple):
@@ -226,7 +228,7 @@ def _unstrings(data: bytes, at: int) -> tuple[bytes, ...]:
 _FS, _DIR, _EPOCH = struct.Struct("<HQB"), struct.Struct("<IHB"), struct.Struct("<II")
 _ENTRY, _KEEP, _BASIC = struct.Struct("<IIIHB"), struct.Struct("<IHBBQ"), struct.Struct("<IHBIIIQQqq")
 _INODE, _FLAGS, _CONTENT = struct.Struct("<IHB"), struct.Struct("<IHBI"), struct.Struct("<IHBBQQ")
-_ATTRIBUTES = struct.Struct("<IIII")
+_ATTRIBUTES, _TIME = struct.Struct("<IIII"), struct.Struct("<q")
 _VALUE, _DROPPED, _UNDONE = struct.Struct("<IH"), struct.Struct("<HQ"), struct.Struct("<I")
 _HELD, _LEFT, _STEP, _SEALED, _UNDO_RUN = (
     struct.Struct("<IH"),
@@ -263,7 +265,11 @@ def encode(r: Image) -> tuple[int, bytes]:
         more = b"" if r.attributes is None else _ATTRIBUTES.pack(*r.attributes)
         return 8, _FLAGS.pack(r.step, r.fs, len(r.handle), r.flags) + r.handle + more
     if isinstance(r, FileSystemSeen):
-        return 1, _FS.pack(r.fs, r.dev, len(r.fstype)) + r.fstype + r.mount_point
+        head = _FS.pack(r.fs, r.dev, len(r.fstype)) + r.fstype
+        if r.identity is None:
+            return 1, head + r.mount_point
+        boot, own, root, handle, btime = r.identity
+        return 18, head + _TIME.pack(btime) + _strings((r.mount_point, boot, own, root, handle))
     if isinstance(r, EpochStarted):
         return 3, _EPOCH.pack(r.epoch, r.step)
     if isinstance(r, Value):
@@ -314,6 +320,11 @@ def decode(kind: int, data: bytes) -> Image:
     if kind == 1:
         fs, dev, n = _FS.unpack_from(data)
         return FileSystemSeen(fs, dev, data[11 : 11 + n], data[11 + n :])
+    if kind == 18:
+        fs, dev, n = _FS.unpack_from(data)
+        (btime,) = _TIME.unpack_from(data, 11 + n)
+        mount_point, boot, own, root, handle = _unstrings(data, 19 + n)
+        return FileSystemSeen(fs, dev, data[11 : 11 + n], mount_point, Identity(boot, own, root, handle, btime))
     if kind == 3:
         return EpochStarted(*_EPOCH.unpack(data))
     if kind == 10:

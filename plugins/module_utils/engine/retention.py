@@ -82,7 +82,7 @@ def drop(journal: Journal, value: Transaction) -> bool:
     store = Store(value.id)
     try:
         for seen in read(directory).file_systems.values():
-            store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
+            store.adopt(seen)
         store.remove()
         if any(fs.policy == TRACED and fs.mount_fd >= 0 and store.existing_directory(fs) >= 0 for fs in store.by_number.values()):
             return False  # this is a step of another transaction, and the trace does not let it

@@ -12,8 +12,9 @@ import errno
 import os
 import typing as t
 
-from . import attributes, kernel
-from .filesystems import TRACED, FileSystem, choose_mount, device_of, is_btrfs, mounts_of, subvolume_root, unmounted_subvolume
+from . import attributes, identity, kernel
+from .filesystems import TRACED, FileSystem, choose_mount, device_of, is_btrfs, policy, subvolume_root, unmounted_subvolume
+from .mount_table import Mount, mounts_of
 from .paths import STATE
 from .records import FileSystemSeen
 
@@ -45,7 +46,7 @@ class Directories:
             mount = subvolume_root(fd)
         found = None
         if mount is not None:
-            found = FileSystem(self._next_fs, dev, mount.fstype, mount.point)
+            found = FileSystem(self._next_fs, dev, mount.fstype, mount.point, mount.root)
             if found.policy == TRACED:
                 found.open_mount()
             self._next_fs += 1
@@ -53,26 +54,44 @@ class Directories:
         self._by_dev[dev] = found
         return found
 
-    def adopt(self, number: int, dev: int, fstype: bytes, mount_point: bytes) -> FileSystem | None:
-        """The file system that a log calls `number`, found again by its mount point. None when another one is mounted there now."""
-        self._next_fs = max(self._next_fs, number + 1)
-        mounts = [m for m in mounts_of() if m.point == mount_point and m.fstype == fstype]
-        if not mounts:
-            mount = choose_mount(mounts_of(), dev) or unmounted_subvolume(mount_point, fstype)
-            if mount is None or mount.fstype != fstype:
-                return None
-            mounts = [mount]
-        found = FileSystem(number, device_of(mounts[-1]), fstype, mounts[-1].point)
-        if found.policy == TRACED:
-            found.open_mount()
-        self.by_number[number] = self._by_dev[found.dev] = found
-        return found
+    def adopt(self, seen: FileSystemSeen) -> FileSystem | None:
+        """The file system that a log calls by a number, found again: by its identity, wherever it is mounted now, also under another mount.
+        None where it is not, or where another one may pass for it."""
+        self._next_fs = max(self._next_fs, seen.fs + 1)
+        for mount in self._candidates(seen):
+            found = FileSystem(seen.fs, device_of(mount), mount.fstype, mount.point, mount.root)
+            try:
+                found.open_mount()
+                if self._is(seen, found):
+                    self.by_number[seen.fs] = self._by_dev[found.dev] = found
+                    return found
+            except OSError:  # of one that is going, or that nobody can look into
+                pass
+            found.close()
+        return None
+
+    @staticmethod
+    def _candidates(seen: FileSystemSeen) -> t.Iterator[Mount]:
+        """The newest at its mount point first, then what has its device, then all of its type that a UUID may tell it by."""
+        mounts = [mount for mount in reversed(mounts_of()) if mount.fstype == seen.fstype and policy(mount.fstype) == TRACED]
+        yield from (mount for mount in mounts if mount.point == seen.mount_point)
+        others = set() if seen.identity is None else {device_of(mount) for mount in mounts} - {seen.dev}
+        reached = [choose_mount(mounts, dev) for dev in (seen.dev, *others)]
+        reached.append(unmounted_subvolume(seen.mount_point, seen.fstype))
+        yield from (mount for mount in reached if mount is not None)
+
+    def _is(self, seen: FileSystemSeen, found: FileSystem) -> bool:
+        """Of a clone of the disk nobody can tell but by the store: it lies on the one that the transaction has changed."""
+        if seen.identity is None:
+            return True
+        verdict = identity.compare(seen.identity, seen.dev, found.identity, found.dev)
+        return verdict == identity.SAME or (verdict == identity.CLONE and self.existing_directory(found) >= 0)
 
     def adopt_all(self, seen: t.Iterable[FileSystemSeen]) -> None:
         """Those of a log that are not known yet."""
         for one in seen:
             if one.fs not in self.by_number:
-                self.adopt(one.fs, one.dev, one.fstype, one.mount_point)
+                self.adopt(one)
 
     def forget_unknown(self) -> None:
         """After a mount call: what the host did not show may be there now, and the other way round."""

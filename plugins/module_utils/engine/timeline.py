@@ -109,7 +109,7 @@ class Source:
         found = self.store.by_number.get(number)
         if found is None:
             seen = self.wanted.file_systems[number]
-            found = self.store.adopt(number, seen.dev, seen.fstype, seen.mount_point)
+            found = self.store.adopt(seen)
         return found if found is not None and found.policy == TRACED else None
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from engine import kernel
-from engine.filesystems import FileSystem, mounts_of
+from engine.filesystems import FileSystem
+from engine.mount_table import mounts_of
 from engine.probes import service_directories
 from engine.probes.base import Circumstances
 from engine.probes.contents import Contents

@@ -15,7 +15,7 @@ import os
 import shutil
 
 from ..commands import run
-from ..filesystems import mounts_of
+from ..mount_table import mounts_of
 from . import leavings, servicedata
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
 

@@ -20,9 +20,10 @@ import typing as t
 
 from .. import attributes, kernel, records
 from ..errors import Denied, StepRefused
-from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, mounts_of, policy
+from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, policy
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
 from ..model import ASKED, IRREVERSIBLE
+from ..mount_table import mounts_of
 from ..records import (
     INLINE,
     LINK,
@@ -142,7 +143,7 @@ class Images:
             return None
         if fs.policy == TRACED:
             if fs.number not in self._file_systems:
-                self.log.append(FileSystemSeen(fs.number, fs.dev, fs.fstype, fs.mount_point))
+                self.log.append(FileSystemSeen(fs.number, fs.dev, fs.fstype, fs.mount_point, fs.identity))
                 self.store.room.take_reserve(fs)  # where it finds no room the call is refused, and the next one asks again
                 self._file_systems.add(fs.number)
             return fs

@@ -64,7 +64,7 @@ class Ground:
 
     def _find_file_systems(self) -> None:
         for seen in self.wanted.file_systems.values():
-            fs = self.store.by_number.get(seen.fs) or self.store.adopt(seen.fs, seen.dev, seen.fstype, seen.mount_point)
+            fs = self.store.by_number.get(seen.fs) or self.store.adopt(seen)
             if fs is None or fs.policy != TRACED:
                 self.outcome.moot.append("%s file system at %s%s" % (seen.fstype.decode(), os.fsdecode(seen.mount_point), _NOT_MOUNTED))
             else:
