@@ -115,6 +115,14 @@ def _without_names(seen: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if seen is None else {key: value for key, value in seen.items() if key not in ("nlink", "same inode as")}
 
 
+def grow(folder: str, chosen: random.Random) -> None:
+    """A tree made by a random program."""
+    os.makedirs(folder)
+    os.chdir(folder)
+    operations.Program().run(operations.program(chosen, 25, locks=chosen.random() < 0.3))
+    os.chdir("/")
+
+
 class Transaction:
     """One transaction from its seed, on an empty host."""
 
@@ -140,10 +148,7 @@ class Transaction:
     def _grow(self) -> None:
         undo_random.clear()
         shutil.rmtree("/var/lib/acid", ignore_errors=True)
-        os.makedirs(undo_random.BASE + "/t")
-        os.chdir(undo_random.BASE + "/t")
-        operations.Program().run(operations.program(self._chosen, 25, locks=self._chosen.random() < 0.3))
-        os.chdir("/")
+        grow(undo_random.BASE + "/t", self._chosen)
         os.sync()
 
     def _run(self, say: Say) -> None:

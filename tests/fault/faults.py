@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-COUNT, KILL_ALL, KILL_SELF, ERRNO, POWER, HALF_KILL, HALF_POWER = range(7)
+COUNT, KILL_ALL, KILL_SELF, ERRNO, POWER, HALF_KILL, HALF_POWER, COMPANY = range(8)
 ENGINE, STEP = 1, 2
 FILES, TALK = 1, 2
 SYNCED_LOG, SYNCED_FILE, MADE_COPY, WROTE_HEAD, SYNCED_HEAD, ANSWERED = range(1, 7)
@@ -47,7 +47,7 @@ class _Event(ctypes.Structure):
 class _Shared(ctypes.Structure):
     _fields_ = (
         [(name, ctypes.c_int64) for name in ("count", "at", "length", "fired", "on")]
-        + [(name, ctypes.c_int32) for name in ("mode", "error", "roles", "classes", "recording", "pad")]
+        + [(name, ctypes.c_int32) for name in ("mode", "error", "roles", "classes", "recording", "asked", "answered", "pad")]
         + [("last", ctypes.c_char * 64), ("events", ctypes.c_int64), ("event", _Event * EVENTS)]
         + [("names", (ctypes.c_char * 16) * NAMES)]
     )
@@ -81,12 +81,23 @@ class Faults:
         shared.on = shared.count = shared.fired = shared.events = shared.recording = 0
         shared.mode, shared.at, shared.length, shared.error = fault.mode, fault.at, fault.length, fault.error
         shared.roles, shared.classes, shared.last = fault.roles, fault.classes, b""
+        shared.asked = shared.answered = 0
 
     def on(self) -> None:
         self._shared.on = 1
 
     def off(self) -> None:
         self._shared.on = 0
+
+    def asked(self) -> bool:
+        """Of the mode COMPANY: whether the call has come. It waits for `answer`."""
+        return bool(self._shared.asked)
+
+    def answer(self) -> None:
+        self._shared.answered = 1
+
+    def disarm(self) -> None:
+        self._shared.at = 0
 
     def record(self) -> None:
         """Note the engine's order of writes and answers, for `events`."""

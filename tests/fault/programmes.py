@@ -50,6 +50,7 @@ PROGRAMMES = (
     Programme("inodes", "No free inodes", ("ext4",), 0.01, 100, "undo on a file system of which a step took all inodes"),
     Programme("process", "Power cuts, `durability: process`, measured", ("ext4", "xfs"), 0.03, 200, "power cut"),
     Programme("others", "Somebody else's change before the undo", ("ext4",), 0.01, 100, "change"),
+    Programme("company", "Transactions in company", ("ext4", "ext4-d", "xfs", "btrfs", "tmpfs"), 0.2, 20000, "transaction"),
 )
 # On hosts of the lab, by programs of their own: hostkill.py and deadman.py.
 HOST_PROGRAMMES = (

@@ -16,6 +16,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MEGABYTES = {"ext4": 96, "xfs": 320, "btrfs": 160}
+#: a disk made by `mke2fs -d`, as many images of machines are: it has a tree on it, and generation 0 on every inode
+GROWN = "ext4-d"
 _NEWNS, _NEWUTS, _NEWPID, _NEWTIME = 0x20000, 0x4000000, 0x20000000, 0x80
 _BIND, _REC, _PRIVATE, _RDONLY = 4096, 16384, 1 << 18, 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -54,9 +57,13 @@ def enter_namespace() -> None:
 class SmallHost:
     """The caller has one thread, and is in a mount namespace of its own."""
 
-    def __init__(self, folder: Path, fs: str, *, options: tuple[str, ...] = (), with_second: bool = False) -> None:
-        """`options`: of mkfs. `second` is where each boot mounts the second disk, if there is one; empty: nowhere."""
+    def __init__(
+        self, folder: Path, fs: str, *, options: tuple[str, ...] = (), with_second: bool = False, second_fs: str = ""
+    ) -> None:
+        """`options`: of mkfs. `second` is where each boot mounts the second disk, if there is one; empty: nowhere. `second_fs`: its file
+        system, if it is not the first one's; tmpfs: in memory, empty at each boot."""
         self.fs, self.root, self.second = fs, folder / "root", ""
+        self.second_fs = second_fs or fs
         self._folder = folder
         self.root.mkdir(parents=True)
         memory = folder / "memory"
@@ -64,7 +71,8 @@ class SmallHost:
         _mount(b"tmpfs", os.fsencode(memory), b"tmpfs", 0)
         self._image = memory / "disk"
         self._loop, self._held = self._disk(self._image, options)
-        self._loop2, self._held2 = self._disk(memory / "disk2", options) if with_second else ("", -1)
+        self._image2 = memory / "disk2"
+        self._loop2, self._held2 = self._disk(self._image2, options) if with_second and second_fs != "tmpfs" else ("", -1)
         self._errors = memory / "errors"
         self._boot_id, self._offset = folder / "boot_id", 0
         self._mount_disk()
@@ -80,6 +88,28 @@ class SmallHost:
             f.truncate(MEGABYTES[self.fs] << 20)
         subprocess.run([f"mkfs.{self.fs}", "-q", *options, str(image)], check=True, stdout=subprocess.DEVNULL)
         return _plug_in(image)
+
+    def remake_second(self, grow: Callable[[Path], None]) -> None:
+        """By `mke2fs -d`, with the tree that `grow` makes in an empty folder."""
+        folder = self._folder / "grown"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        grow(folder)
+        os.close(self._held2)
+        os.truncate(self._image2, 0)
+        os.truncate(self._image2, MEGABYTES["ext4"] << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-d", str(folder), str(self._image2)], check=True, stdout=subprocess.DEVNULL)
+        self._loop2, self._held2 = _plug_in(self._image2)
+
+    def mount_second(self) -> None:
+        """In the boot: where each boot mounts it."""
+        self._mount_second(os.fsencode("/" + self.second))
+
+    def _mount_second(self, at: bytes) -> None:
+        if self.second_fs == "tmpfs":
+            _mount(b"none", at, b"tmpfs", 0, b"size=64m")
+        else:
+            _mount(self._loop2.encode(), at, b"ext4" if self.second_fs == GROWN else self.second_fs.encode(), 0)
 
     def close(self) -> None:
         self._umount_disk()
@@ -210,7 +240,7 @@ class SmallHost:
 
         if self.second:
             (self.root / self.second).mkdir(parents=True, exist_ok=True)
-            _mount(self._loop2.encode(), at(self.second), self.fs.encode(), 0)
+            self._mount_second(at(self.second))
         for name in ("usr", "etc", "dev"):
             _mount(f"/{name}".encode(), at(name), b"", _BIND | _REC)
         _mount(b"proc", at("proc"), b"proc", 0)

@@ -23,19 +23,20 @@ sys.dont_write_bytecode = True
 
 import acts
 import faults as f
+from company import Company, grow_with_tool
 from corrupt import Corruption
 from faults import Fault, Faults
 from fullness import Filled
 from programmes import PROGRAMMES
-from small import SmallHost, enter_namespace
+from small import GROWN, MEGABYTES, SmallHost, enter_namespace
 from trials import GoesWrong, Outcome, Trial
 
 #: faults for each seed: the seed's own calls are counted once for all of them
 PER_SEED = 8
 DEPTH = 3
 SEQUENCES = 20
-#: calls of a recovery, about
-RECOVERY = 60
+#: calls of a recovery, and of a transaction with its undo, about
+RECOVERY, COMPANY_CALLS = 60, 900
 MODES = {
     "kill": (f.KILL_ALL, f.KILL_ALL, f.KILL_SELF, f.HALF_KILL),
     "recovery": (f.KILL_ALL, f.HALF_KILL),
@@ -69,6 +70,8 @@ class Sweep:
             scenario = f"others/{('anything', 'contents')[seed % 2]}"
         if self._programme in ("full", "inodes"):
             return self._full(seed)
+        if self._programme == "company":
+            return self._company(seed)
         if self._programme in ("order", "others"):
             return self._single(seed, scenario)
         chosen, wrong = random.Random(seed), []
@@ -141,6 +144,21 @@ class Sweep:
         self.total.update({"trials": 1, "points": points, "wrong": bool(problems)})
         return [{"seed": seed, "scenario": scenario, "problems": problems[:5]}] if problems else []
 
+    def _company(self, seed: int) -> list[dict[str, Any]]:
+        """In each boot one trial, whose files lie on the second disk."""
+        grown = self._host.second_fs == GROWN
+        if grown:
+            self._host.remake_second(lambda folder: grow_with_tool(str(folder), seed))
+        self._faults.arm(Fault(f.COMPANY, random.Random(f"at {seed}").randint(1, COMPANY_CALLS)))
+        company = Company(self._faults, seed, self._host.mount_second, grown=grown, in_memory=self._host.second_fs == "tmpfs")
+        said = self._host.boot(company, seconds=60)
+        judged = said.get("judged")
+        if judged is None:
+            judged = {"problems": [f"it stopped: hung {said.hung}: {said.errors[-1500:]}"], "met": 0, "about": {"visits": []}}
+        self.total.update({"trials": 1, "points": 1, "visits": judged["met"], "wrong": bool(judged["problems"])})
+        self.scenarios.update(visit["kind"] for visit in judged["about"]["visits"] if not visit.get("failed"))
+        return [{"seed": seed, "problems": judged["problems"], **judged["about"]}] if judged["problems"] else []
+
     def _full(self, seed: int) -> list[dict[str, Any]]:
         trial = Filled(self._host, self._faults, seed, inodes=self._programme == "inodes")
         points, problems = trial.run()
@@ -165,7 +183,7 @@ def main() -> int:
     parser.add_argument("--engine", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--programme", choices=[one.name for one in PROGRAMMES], required=True)
-    parser.add_argument("--fs", choices=["ext4", "xfs", "btrfs"], default="ext4")
+    parser.add_argument("--fs", choices=["ext4", "xfs", "btrfs", "tmpfs", GROWN], default="ext4")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--count", type=int, default=1 << 30, help="trials")
@@ -176,7 +194,11 @@ def main() -> int:
     enter_namespace()
     fullness = arguments.programme in ("full", "inodes")
     few = ("-N", {"inodes": "400", "full": "3000"}[arguments.programme]) if fullness and arguments.fs == "ext4" else ()
-    host = SmallHost(arguments.folder, arguments.fs, options=few, with_second=fullness)
+    company = arguments.programme == "company"
+    first_fs = arguments.fs if arguments.fs in MEGABYTES else "ext4"
+    host = SmallHost(arguments.folder, first_fs, options=few, with_second=fullness or company, second_fs=arguments.fs)
+    if company:
+        host.second = acts.undo_random.BASE.strip("/")
     start = time.monotonic()
     sweep, seed = Sweep(host, faults, arguments.programme), arguments.seed
     try:

@@ -22,7 +22,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-enum { COUNT, KILL_ALL, KILL_SELF, ERRNO, POWER, HALF_KILL, HALF_POWER };
+enum { COUNT, KILL_ALL, KILL_SELF, ERRNO, POWER, HALF_KILL, HALF_POWER, COMPANY };
 enum { FILES = 1, TALK = 2 };
 enum { SYNCED_LOG = 1, SYNCED_COPY, MADE_COPY, WROTE_HEAD, SYNCED_HEAD, ANSWERED };
 #define EVENTS 65536
@@ -32,7 +32,7 @@ enum { SYNCED_LOG = 1, SYNCED_COPY, MADE_COPY, WROTE_HEAD, SYNCED_HEAD, ANSWERED
 struct event { int32_t kind; int32_t fd; int64_t log, inode; };
 struct shared {
   int64_t count, at, length, fired, on;
-  int32_t mode, error, roles, classes, recording, pad;
+  int32_t mode, error, roles, classes, recording, asked, answered, pad;
   char last[64];
   int64_t events;
   struct event event[EVENTS];
@@ -72,6 +72,10 @@ static int hit(const char *name, int class, int writes) {
   __atomic_add_fetch(&S->fired, 1, __ATOMIC_SEQ_CST);
   switch (S->mode) {
   case ERRNO: errno = S->error; return 1;
+  case COMPANY: /* somebody else acts meanwhile (company.py) */
+    __atomic_store_n(&S->asked, 1, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < 20000 && S->on && !__atomic_load_n(&S->answered, __ATOMIC_SEQ_CST); i++) usleep(500);
+    return 0;
   case HALF_KILL: case HALF_POWER: if (writes) return 2; die(S->mode == HALF_POWER);
   default: die(S->mode == POWER);
   }
