@@ -101,7 +101,7 @@ class Company(acts.Transaction):
             problems.append(str(error))
             self._over()
         if not problems:
-            self._said.append(_shown(self._tx))
+            self._hear(_shown(self._tx))
             problems = judge(self._before, self._contents, self._done, state, "\n".join(self._said), base)
         met = sum(not visit.get("failed") for visit in self._done)
         told = [{key: value for key, value in visit.items() if key != "at"} for visit in self._done]
@@ -120,7 +120,7 @@ class Company(acts.Transaction):
         self._visit(1)
         self._one_step()
         if self._shape == "savepoint":
-            self._said.append(json.dumps(ask(op="rollback", tx=self._tx, token=self._token, to="here")))
+            self._hear(ask(op="rollback", tx=self._tx, token=self._token, to="here"))
             self._one_step()
         if self._shape == "rollback after commit":
             ask(op="commit", tx=self._tx, token=self._token, steps=[])
@@ -135,8 +135,12 @@ class Company(acts.Transaction):
 
     def _undo(self) -> str:
         done = ask(op="rollback", tx=self._tx)
-        self._said.append(json.dumps(done))
+        self._hear(done)
         return str(done["state"])
+
+    def _hear(self, answer: dict[str, Any]) -> None:
+        """What of an answer tells somebody that not all is as it was; not the list of what the steps had touched."""
+        self._said.append(json.dumps([answer.get(key) for key in ("differs", "told", "moot", "drift", "held", "irreversible")]))
 
     def _visit(self, when: int) -> None:
         kinds = self._visits.between.get(when, ())
@@ -199,11 +203,12 @@ def _contents(base: str) -> dict[str, bytes]:
     return found
 
 
-def _shown(tx: str) -> str:
+def _shown(tx: str) -> dict[str, Any]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         sys.modules["engine.cli.verbs"].main(["show", tx, "--json"])
-    return out.getvalue()
+    shown: dict[str, Any] = json.loads(out.getvalue())
+    return shown
 
 
 # -- judgement -------------------------------------------------------------------------------------------------------------
@@ -212,8 +217,8 @@ def _shown(tx: str) -> str:
 def judge(
     before: dict[str, Any], contents: dict[str, bytes], visits: list[visitors.Visit], state: str, said: str, base: str
 ) -> list[str]:
-    now, kept = tree.look(base), _everything(base)
-    his = _his(before, now, visits)
+    now, found, kept = tree.look(base), _contents(base), _everything(base)
+    his = _his(before, now, found, visits)
     problems = []
     if state not in ("ABORTED", "UNDO_FAILED"):
         problems.append(f"ends in {state}")
@@ -222,8 +227,10 @@ def judge(
         problems.append("does not come back, though nothing of his is left")
     for line in tree.differences(before, now):
         path, what = line.split(": ")[:2]
-        if path in his.touched or (path in his.around and what == "mtime") or (path in his.linked and what in ("nlink", "same inode as")):
+        if path in his.touched or (path in his.around and what == "mtime"):
             continue
+        if state == "UNDO_FAILED" and (what in ("nlink", "same inode as") or (what == "mtime" and _named_below(path, said, base))):
+            continue  # images are kept for what is left, and directories around it have their own times
         if state == "ABORTED" or not _named(path, said, base):
             problems.append(f"silent: {line}")
     for visit in visits:
@@ -233,22 +240,23 @@ def judge(
 
 
 class _His(NamedTuple):
-    """Paths that he has touched, directories around them, and further names of the same inodes."""
+    """Paths that he has touched, with further names of the same inodes; and directories around them."""
 
     touched: set[str]
     around: set[str]
-    linked: set[str]
 
 
-def _his(before: dict[str, Any], now: dict[str, Any], visits: list[visitors.Visit]) -> _His:
-    named = {path for visit in visits if visit["kind"] not in ("cover",) for path in visit["paths"]} | {"filler"}
-    every = {*before, *now}
+def _his(before: dict[str, Any], now: dict[str, Any], found: dict[str, bytes], visits: list[visitors.Visit]) -> _His:
+    named = {path for visit in visits if visit["kind"] != "cover" for path in visit["paths"]} | {"filler"}
+    every, marks = {*before, *now}, [visit["mark"] for visit in visits]
+    # A directory that his file is in may have moved.
+    named |= {path for path in every if any(mark in path or mark.encode() in found.get(path, b"") for mark in marks)}
     touched = {path for path in every if any(path == one or path.startswith(one + "/") for one in named)}
     around = {os.path.dirname(path) or "." for path in named}
     worlds = [(path, seen) for world in (before, now) for path, seen in world.items() if "nlink" in seen]
     groups = {seen.get("same inode as", path) for path, seen in worlds if path in touched}
     linked = {path for path, seen in worlds if seen.get("same inode as", path) in groups}
-    return _His(touched | linked, around, linked)
+    return _His(touched | linked, around)
 
 
 def _named(path: str, said: str, base: str) -> bool:
@@ -258,6 +266,10 @@ def _named(path: str, said: str, base: str) -> bool:
             return True
         path = os.path.dirname(path)
     return False
+
+
+def _named_below(path: str, said: str, base: str) -> bool:
+    return f"{base}/" in said if path == "." else f"{base}/{path}/" in said
 
 
 def _everything(base: str) -> bytes:
@@ -282,14 +294,12 @@ def _his_change(
     path = paths[0]
     if kind in _LEAVES_MARK and mark not in kept:
         return [f"{path}: his change ({kind}) is gone, and nothing is said"]
-    if kind in ("mv", "ln") and paths[1] not in now:
-        return [f"{paths[1]}: his name ({kind}) is gone, and nothing is said"]
+    if kind in ("mv", "ln", "new") and not any(os.path.basename(paths[-1]) == os.path.basename(one) for one in now):
+        return [f"{paths[-1]}: his name ({kind}) is gone, and nothing is said"]
     if kind == "rm" and path in now:
         return [f"{path}: is there again, and nothing is said"]
     if kind == "chmod" and path in now and int(now[path]["mode"], 8) & 0o777 != 0o711:
         return [f"{path}: his mode is gone, and nothing is said"]
-    if kind == "new" and path not in now:
-        return [f"{path}: his file is gone, and nothing is said"]
     return _plays_change(kind, path, mark, before, contents, now, base)
 
 
@@ -300,7 +310,7 @@ def _plays_change(
     kind: str, path: str, mark: bytes, before: dict[str, Any], contents: dict[str, bytes], now: dict[str, Any], base: str
 ) -> list[str]:
     """What the play changed in a file that he edited, and nothing is said of."""
-    if kind not in ("append", "sed", "rewrite") or path not in now:
+    if kind not in ("append", "sed", "rewrite") or not now.get(path, {"mode": "0"})["mode"].startswith("0o100"):
         return []
     was, found = contents.get(path), Path(base, path).read_bytes()
     if was is None:
