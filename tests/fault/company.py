@@ -20,8 +20,9 @@ import random
 import re
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ import tree
 import visitors
 from acts import Refused, ask, start_agent
 from faults import Faults
-from small import Say
+from small import Say, SmallHost
 
 #: seconds until a step's end is known to the agent, and in which the kernel's clock ticks
 _QUIET = 0.04
@@ -64,15 +65,27 @@ def grow_with_tool(base: str, seed: int) -> None:
     shutil.copy("/usr/bin/sleep", base + "/t/tool")
 
 
-class Company(acts.Transaction):
-    """`mount` mounts the second disk, where the tree lies; `grown`: the tree is there already (an image made by `mke2fs -d`)."""
+@contextlib.contextmanager
+def grown_with_tool(seed: int) -> Iterator[Path]:
+    """The same in a folder that goes again, with what chattr has locked in it."""
+    folder = tempfile.mkdtemp()
+    try:
+        grow_with_tool(folder, seed)
+        yield Path(folder)
+    finally:
+        acts.undo_random.unlock(folder)
+        shutil.rmtree(folder)
 
-    def __init__(self, faults: Faults, seed: int, mount: Callable[[], None], *, grown: bool = False, in_memory: bool = False) -> None:
+
+class Company(acts.Transaction):
+    """The tree lies on the host's second disk; `grown`: it is there already (an image made by `mke2fs -d`)."""
+
+    def __init__(self, faults: Faults, seed: int, host: SmallHost, *, grown: bool = False) -> None:
         chosen = random.Random(f"company {seed}")
         super().__init__(faults, seed, f"{chosen.choice(SHAPES)}/{chosen.choice(sorted(acts.PROGRAMS))}")
         self._options["on_drift"] = chosen.choice(("stop", "stop", "force", "merge"))
-        self._visits = plan(seed, in_memory)
-        self._seed, self._mount, self._grown = seed, mount, grown
+        self._visits = plan(seed, host.second_fs == "tmpfs")
+        self._seed, self._host, self._grown = seed, host, grown
         self._done: list[visitors.Visit] = []
         self._said: list[str] = []
         self._contents: dict[str, bytes] = {}
@@ -155,7 +168,7 @@ class Company(acts.Transaction):
 
     def _do(self, kind: str, *, strict: bool) -> None:
         chosen, mark = random.Random(f"{kind} {self._seed} {len(self._done)}"), f"<{self._seed}.{len(self._done)}>"
-        visit = visitors.act(kind, chosen, acts.undo_random.BASE, mark)
+        visit = visitors.act(kind, chosen, acts.undo_random.BASE, mark, self._host)
         self._done.append({**visit, "strict": strict})
 
     def _visitor(self) -> Callable[[], None]:
@@ -190,7 +203,7 @@ class Company(acts.Transaction):
 
     def _over(self) -> None:
         for visit in reversed(self._done):
-            visitors.end(visit, acts.undo_random.BASE, self._mount)
+            visitors.end(visit, acts.undo_random.BASE, self._host)
 
 
 def _contents(base: str) -> dict[str, bytes]:
@@ -233,8 +246,10 @@ def judge(
             continue  # images are kept for what is left, and directories around it have their own times
         if state == "ABORTED" or not _named(path, said, base):
             problems.append(f"silent: {line}")
-    for visit in visits:
-        if visit["strict"] and not visit.get("failed"):
+    problems += [f"the disk in its stead: {line}" for visit in visits for line in visit.get("spoilt", ())]
+    for number, visit in enumerate(visits):
+        again = any(set(visit["paths"]) & set(later["paths"]) for later in visits[number + 1 :])  # he has changed it once more himself
+        if visit["strict"] and not visit.get("failed") and not again:
             problems += _his_change(visit, before, contents, now, kept, said, base)
     return problems
 
@@ -251,6 +266,8 @@ def _his(before: dict[str, Any], now: dict[str, Any], found: dict[str, bytes], v
     every, marks = {*before, *now}, [visit["mark"] for visit in visits]
     # A directory that his file is in may have moved.
     named |= {path for path in every if any(mark in path or mark.encode() in found.get(path, b"") for mark in marks)}
+    if any(visit["kind"] == "chmod" for visit in visits):
+        named |= {path for path, seen in now.items() if str(seen["mode"]).endswith("711")}
     touched = {path for path in every if any(path == one or path.startswith(one + "/") for one in named)}
     around = {os.path.dirname(path) or "." for path in named}
     worlds = [(path, seen) for world in (before, now) for path, seen in world.items() if "nlink" in seen]

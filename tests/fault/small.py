@@ -16,7 +16,6 @@ import ctypes
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -58,10 +57,18 @@ class SmallHost:
     """The caller has one thread, and is in a mount namespace of its own."""
 
     def __init__(
-        self, folder: Path, fs: str, *, options: tuple[str, ...] = (), with_second: bool = False, second_fs: str = ""
+        self,
+        folder: Path,
+        fs: str,
+        *,
+        options: tuple[str, ...] = (),
+        with_second: bool = False,
+        second_fs: str = "",
+        with_third: bool = False,
     ) -> None:
         """`options`: of mkfs. `second` is where each boot mounts the second disk, if there is one; empty: nowhere. `second_fs`: its file
-        system, if it is not the first one's; tmpfs: in memory, empty at each boot."""
+        system, if it is not the first one's; tmpfs: in memory, empty at each boot. The third one is like
+        the second, and mounted by nobody."""
         self.fs, self.root, self.second = fs, folder / "root", ""
         self.second_fs = second_fs or fs
         self._folder = folder
@@ -73,6 +80,8 @@ class SmallHost:
         self._loop, self._held = self._disk(self._image, options)
         self._image2 = memory / "disk2"
         self._loop2, self._held2 = self._disk(self._image2, options) if with_second and second_fs != "tmpfs" else ("", -1)
+        self._image3 = memory / "disk3"
+        self._loop3, self._held3 = self._disk(self._image3, options) if with_third and second_fs != "tmpfs" else ("", -1)
         self._errors = memory / "errors"
         self._boot_id, self._offset = folder / "boot_id", 0
         self._mount_disk()
@@ -89,31 +98,34 @@ class SmallHost:
         subprocess.run([f"mkfs.{self.fs}", "-q", *options, str(image)], check=True, stdout=subprocess.DEVNULL)
         return _plug_in(image)
 
-    def remake_second(self, grow: Callable[[Path], None]) -> None:
-        """By `mke2fs -d`, with the tree that `grow` makes in an empty folder."""
-        folder = self._folder / "grown"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        grow(folder)
+    def grow_disks(self, folder: Path) -> None:
+        """Second and third by `mke2fs -d`, with the tree of a folder: inodes of the same numbers and generation."""
         os.close(self._held2)
-        os.truncate(self._image2, 0)
-        os.truncate(self._image2, MEGABYTES["ext4"] << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-d", str(folder), str(self._image2)], check=True, stdout=subprocess.DEVNULL)
+        os.close(self._held3)
+        for image in (self._image2, self._image3):
+            os.truncate(image, 0)
+            os.truncate(image, MEGABYTES["ext4"] << 20)
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-d", str(folder), str(image)], check=True, stdout=subprocess.DEVNULL)
         self._loop2, self._held2 = _plug_in(self._image2)
+        self._loop3, self._held3 = _plug_in(self._image3)
 
     def mount_second(self) -> None:
         """In the boot: where each boot mounts it."""
-        self._mount_second(os.fsencode("/" + self.second))
+        self._mount_like_second(self._loop2, os.fsencode("/" + self.second))
 
-    def _mount_second(self, at: bytes) -> None:
+    def mount_third(self) -> None:
+        """In the boot: where each boot mounts the second."""
+        self._mount_like_second(self._loop3, os.fsencode("/" + self.second))
+
+    def _mount_like_second(self, loop: str, at: bytes) -> None:
         if self.second_fs == "tmpfs":
             _mount(b"none", at, b"tmpfs", 0, b"size=64m")
         else:
-            _mount(self._loop2.encode(), at, b"ext4" if self.second_fs == GROWN else self.second_fs.encode(), 0)
+            _mount(loop.encode(), at, b"ext4" if self.second_fs == GROWN else self.second_fs.encode(), 0)
 
     def close(self) -> None:
         self._umount_disk()
-        for held in (self._held, self._held2):
+        for held in (self._held, self._held2, self._held3):
             if held >= 0:
                 os.close(held)
 
@@ -240,7 +252,7 @@ class SmallHost:
 
         if self.second:
             (self.root / self.second).mkdir(parents=True, exist_ok=True)
-            self._mount_second(at(self.second))
+            self._mount_like_second(self._loop2, at(self.second))
         for name in ("usr", "etc", "dev"):
             _mount(f"/{name}".encode(), at(name), b"", _BIND | _REC)
         _mount(b"proc", at("proc"), b"proc", 0)

@@ -23,7 +23,7 @@ sys.dont_write_bytecode = True
 
 import acts
 import faults as f
-from company import Company, grow_with_tool
+from company import Company, grown_with_tool
 from corrupt import Corruption
 from faults import Fault, Faults
 from fullness import Filled
@@ -148,9 +148,10 @@ class Sweep:
         """In each boot one trial, whose files lie on the second disk."""
         grown = self._host.second_fs == GROWN
         if grown:
-            self._host.remake_second(lambda folder: grow_with_tool(str(folder), seed))
+            with grown_with_tool(seed) as folder:
+                self._host.grow_disks(folder)
         self._faults.arm(Fault(f.COMPANY, random.Random(f"at {seed}").randint(1, COMPANY_CALLS)))
-        company = Company(self._faults, seed, self._host.mount_second, grown=grown, in_memory=self._host.second_fs == "tmpfs")
+        company = Company(self._faults, seed, self._host, grown=grown)
         said = self._host.boot(company, seconds=60)
         judged = said.get("judged")
         if judged is None:
@@ -196,7 +197,7 @@ def main() -> int:
     few = ("-N", {"inodes": "400", "full": "3000"}[arguments.programme]) if fullness and arguments.fs == "ext4" else ()
     company = arguments.programme == "company"
     first_fs = arguments.fs if arguments.fs in MEGABYTES else "ext4"
-    host = SmallHost(arguments.folder, first_fs, options=few, with_second=fullness or company, second_fs=arguments.fs)
+    host = SmallHost(arguments.folder, first_fs, options=few, with_second=fullness or company, second_fs=arguments.fs, with_third=company)
     if company:
         host.second = acts.undo_random.BASE.strip("/")
     start = time.monotonic()

@@ -20,27 +20,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tree
+from small import SmallHost
+
 #: changes of his own, which stay; and what he does to the disk for a while
 CHANGES = ("append", "sed", "new", "mv", "ln", "rm", "chmod", "rewrite")
-CONDITIONS = ("fill", "read-only", "cover", "away", "map", "run")
+CONDITIONS = ("fill", "read-only", "cover", "away", "exchange", "map", "run")
 _REMOUNT, _RDONLY, _DETACH = 32, 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Visit = dict[str, Any]
 
 
-def act(kind: str, chosen: random.Random, base: str, mark: str) -> Visit:
-    """`base`: the root of a file system, in which the tree is `t`. Keys: kind, mark, paths (below base, all that he touched)."""
+def act(kind: str, chosen: random.Random, base: str, mark: str, host: SmallHost) -> Visit:
+    """`base`: the root of the host's second disk, in which the tree is `t`. Keys: kind, mark, paths (below base, all that he touched)."""
     visit: Visit = {"kind": kind, "mark": mark, "paths": [], "at": time.time_ns()}
     try:
-        _ACTS[kind](visit, chosen, base)
+        if kind == "exchange":
+            _exchange(visit, base, host)
+        else:
+            _ACTS[kind](visit, chosen, base)
     except OSError as error:  # there is nothing of the kind, or the disk is full: he has done nothing
         visit["failed"] = str(error)
     return visit
 
 
-def end(visit: Visit, base: str, mount: Callable[[], None]) -> None:
-    """`mount` mounts the disk at base as each boot does."""
+def end(visit: Visit, base: str, host: SmallHost) -> None:
+    """Of a disk that lay in the other's stead: what has become of it."""
     kind = visit["kind"]
     if kind == "fill":
         with contextlib.suppress(FileNotFoundError):
@@ -50,7 +56,13 @@ def end(visit: Visit, base: str, mount: Callable[[], None]) -> None:
     elif kind == "cover" and not visit.get("failed"):
         _libc.umount2(os.fsencode(f"{base}/{visit['paths'][0]}"), _DETACH)
     elif kind == "away":
-        mount()
+        host.mount_second()
+    elif kind == "exchange" and not visit.get("failed"):
+        spoilt = tree.differences(visit.pop("disk"), tree.look(base))
+        visit["spoilt"] = [line for line in spoilt if "<" not in line and not line.startswith(("t: mtime", "t/d: mtime"))][:5]
+        _libc.umount2(os.fsencode(base), _DETACH)
+        if host.second_fs != "tmpfs":
+            host.mount_second()
 
 
 def _files(base: str) -> list[str]:
@@ -165,6 +177,16 @@ def _cover(visit: Visit, chosen: random.Random, base: str) -> None:
 def _away(visit: Visit, chosen: random.Random, base: str) -> None:
     if _libc.umount2(os.fsencode(base), _DETACH):
         raise OSError(ctypes.get_errno(), "umount")
+
+
+def _exchange(visit: Visit, base: str, host: SmallHost) -> None:
+    """Another disk of the same type takes its place; one in memory, which would be gone, it covers."""
+    if host.second_fs != "tmpfs":
+        _away(visit, random.Random(0), base)
+    host.mount_third()
+    os.makedirs(base + "/t/d", exist_ok=True)
+    Path(base, "t", "d", "other").write_text(visit["mark"])
+    visit["disk"] = tree.look(base)
 
 
 def _map(visit: Visit, chosen: random.Random, base: str) -> None:
