@@ -51,7 +51,8 @@ class Hosts:
     folder: Path
 
     def lab(self, *arguments: str, check: bool = True) -> str:
-        return subprocess.run([str(LAB), "--lab", self.name, *arguments], stdout=subprocess.PIPE, text=True, check=check).stdout
+        command = [str(LAB), "--lab", self.name, *arguments]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=check).stdout
 
     def ssh(self, host: str, command: str, *, check: bool = True) -> str:
         return self.lab("ssh", host, command, check=check)
@@ -72,7 +73,7 @@ class Hosts:
     def differences(self, before: Path, after: Path, *options: str) -> str:
         """What the oracle finds; empty when the host is as it was."""
         command = [str(LAB), "--lab", self.name, "diff", *options, str(before), str(after)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         return "" if done.returncode == 0 else done.stdout + done.stderr
 
     def command(self, play: str, *arguments: str) -> list[str]:
@@ -101,7 +102,8 @@ class Hosts:
         calls = self.folder / "calls"
         calls.unlink(missing_ok=True)
         command, environment = self.command(play, *arguments), self.environment(callback=callback, **extra)
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, env=environment, check=False)
+        own = {"stdin": subprocess.DEVNULL, "cwd": self.folder, "env": environment}  # ssh makes one that it shares with us non-blocking
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **own)
         return PlayRun(done.returncode, done.stdout, done.stderr, len(calls.read_text().splitlines()) if calls.exists() else 0)
 
 
@@ -109,10 +111,10 @@ class Hosts:
 def callback_lab() -> Iterator[str]:
     """Two hosts, in a lab that no other run of the tests takes for its own."""
     name = f"cb{os.getpid()}"
-    subprocess.run([str(LAB), "--lab", name, "down"], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([str(LAB), "--lab", name, "up", "2"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([str(LAB), "--lab", name, "down"], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    subprocess.run([str(LAB), "--lab", name, "up", "2"], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     yield name
-    subprocess.run([str(LAB), "--lab", name, "down"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([str(LAB), "--lab", name, "down"], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 WARM = "- hosts: all\n  gather_facts: false\n  tasks:\n    - command: 'true'\n      changed_when: false\n"

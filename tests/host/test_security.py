@@ -66,7 +66,8 @@ def test_no_secret_of_a_play_is_left_or_shown(hosts: Any, last: str) -> None:
     watch = "for n in $(seq 2000); do cat /proc/[0-9]*/cmdline 2>/dev/null; echo || exit; sleep 0.05; done"  # exit: nobody listens any more
     login = ["-e", "ansible_user=pwuser", "-e", "ansible_become_password=lab-secret"]
     seen = hosts.folder / "seen"  # a pipe that nobody reads meanwhile would hold the first 64 KiB, and then the watch up
-    with seen.open("wb") as out, subprocess.Popen([str(LAB), "--lab", hosts.name, "ssh", "h1", watch], stdout=out) as watching:
+    command = [str(LAB), "--lab", hosts.name, "ssh", "h1", watch]
+    with seen.open("wb") as out, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out) as watching:
         run = hosts.play(PLAY % {"canary": canary, "last": last}, *login)
         watching.terminate()
     processes = seen.read_bytes()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import subprocess
 from pathlib import Path
 
@@ -126,6 +127,19 @@ def inside(host: Host, command: list[str], *, stdin: bytes | None = None) -> sub
     )
 
 
+def stdin_of_its_own() -> None:
+    """ssh makes its stdin non-blocking, for all processes that share the open file with it; ansible-playbook refuses to start with such a
+    one. So what we got is opened anew, at the same position. A terminal is left alone by ssh, and a socket cannot be opened."""
+    if os.isatty(0):
+        return
+    with contextlib.suppress(OSError):
+        own = os.open("/proc/self/fd/0", os.O_RDONLY | os.O_CLOEXEC)
+        if stat.S_ISREG(os.fstat(0).st_mode):
+            os.lseek(own, os.lseek(0, 0, os.SEEK_CUR), os.SEEK_SET)
+        os.dup2(own, 0)
+
+
 def interactive(host: Host, command: list[str], *, user: str) -> int:
     """Replace this process by ssh, so that stdin, terminal and signals are its own."""
+    stdin_of_its_own()
     os.execvp("ssh", argv(host, command, user=user))
