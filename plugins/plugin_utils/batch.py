@@ -22,7 +22,7 @@ from . import fence, forecast, inner_play, reports
 from .heartbeat import Heartbeat
 from .hostcommand import encode
 from .interrupts import Terminated
-from .ledger import BYPASSED, ENDED, OUTSIDE, STEP, Ledger, OpenTransaction
+from .ledger import BYPASSED, ENDED, OUTSIDE, STEP, Event, Ledger, OpenTransaction
 from .options import Options
 
 display = Display()
@@ -31,7 +31,9 @@ HELD_BY = {"_held_by": "play"}
 
 
 class Batch:
-    """`run_play` is ansible-core's TaskQueueManager.run; `plans` has the options of each host that takes part."""
+    """`run_play` is ansible-core's TaskQueueManager.run; `plans` has the options of each host that takes part.
+
+    One host's trouble is that host's: whatever is damaged, unreadable or raises about one of them, the others are settled."""
 
     def __init__(self, tqm: Any, play: Any, plans: dict[str, Options], *, run_play: Callable[[Any, Any], Any]) -> None:
         self._tqm, self._play, self._run_play = tqm, play, run_play
@@ -40,6 +42,7 @@ class Batch:
         self._before: dict[str, tuple[int, int]] = {}
         self._refused: dict[str, reports.Report] = {}
         self._why: dict[str, str] = {}
+        self._ended: dict[str, tuple[str, dict[str, Any]]] = {}
         self._asked_hosts = False
         self._stopped = ""
 
@@ -56,8 +59,10 @@ class Batch:
                     display.warning(
                         f"{host}: no transaction yet: {outcomes[host].message} It begins with the first task that needs Python."
                     )
-                elif self._transaction(host) is None:
+                elif (begun := self._transaction(host)) is None:
                     self._refuse(host, outcomes.get(host))
+                else:
+                    self._ledger.remember(begun)
         fatal = self._why_refusals_end_the_play()
         for host in self.plans if fatal else ():
             if host not in self._refused:
@@ -86,8 +91,7 @@ class Batch:
                     self._mark_failed(host)
         failures: dict[str, str] = {}
         try:
-            if stopped and self._asked_hosts:
-                self._end_orphans(open_now)
+            self._end_orphans(open_now, stopped)
             rehearsed = [host for host in open_now if self.plans[host].rehearse and not stopped]
             failures = self._end("tx_rollback", [host for host in undo if host not in rehearsed])
             failures.update(self._end("tx_rollback", rehearsed, {"_rehearsed": True}))
@@ -109,8 +113,15 @@ class Batch:
             if report.outcome in (reports.UNDO_FAILED, reports.LEFT_TO_HOST):
                 self._mark_failed(report.host)
             if report.outcome in (reports.ROLLED_BACK, reports.REHEARSED):
-                self._tqm._variable_manager.clear_facts(report.host)
+                self._clear_facts(report.host)
+            self._ledger.forget(report.host, ended=report.tx if report.host in self._ended else "")
         return [*result, *waiting]
+
+    def _clear_facts(self, host: str) -> None:
+        try:
+            self._tqm._variable_manager.clear_facts(host)
+        except Exception as error:  # the cache is a plugin's: a file, a server
+            display.error(f"{host}: its cached facts are from before the rollback, and could not be cleared: {error}")
 
     def _entangled(self, ended: list[reports.Report]) -> list[reports.Report]:
         """Each host ends by its own verdict; where delegation crossed that line, people have to know."""
@@ -129,20 +140,32 @@ class Batch:
     def _give_up_waiting(self, host: str) -> reports.Report:
         """The play ended, and no task had needed Python."""
         events = self._ledger.since_begin(host)
-        self._ledger.append(host, ENDED, tx="")
+        try:
+            self._ledger.append(host, ENDED, tx="")
+        except OSError as error:
+            display.error(f"{host}: it could not be noted that no transaction begins there any more: {error.strerror}")
         outside = [event.data["what"] for event in events if event.kind == OUTSIDE]
         reason = str(events[0].data["msg"])
         return reports.Report(host=host, play=self._play.get_name(), outcome=reports.REFUSED, reason=reason, irreversible=outside)
 
-    def _end_orphans(self, open_now: dict[str, OpenTransaction]) -> None:
-        """A signal during begin killed workers whose hosts may have begun all the same."""
-        unknown = [host for host in self.plans if host not in open_now and host not in self._refused and self._ledger.waiting(host) is None]
-        outcomes = self._on_hosts(unknown, "tx_rollback", {**HELD_BY, "_orphan": True})
-        for host in unknown:
+    def _end_orphans(self, open_now: dict[str, OpenTransaction], stopped: str) -> None:
+        """Hosts that may have begun though we know nothing of it: a signal during begin killed their workers, or the note that a host
+        began late is damaged."""
+        unknown = {}
+        for host in self.plans if self._asked_hosts else ():
+            if host not in open_now and host not in self._refused and self._ledger.waiting(host) is None:
+                why = "the controller was stopped before the host answered." if stopped else f"{self._ledger.damage(host)}."
+                if stopped or why != ".":
+                    unknown[host] = why
+        outcomes = self._ask(list(unknown), "tx_rollback", {**HELD_BY, "_orphan": True})
+        for host, reason in unknown.items():
             ended = outcomes.get(host)
-            reason = "the controller was stopped before the host answered."
             if ended is None or ended.status != inner_play.OK:
                 reason += f" Should it have begun, it rolls itself back within {self.plans[host].confirm_timeout} s."
+            elif ended.summary:
+                reason += " It had begun, and was rolled back."
+            if not stopped:
+                self._mark_failed(host)
             self._refused[host] = reports.Report(host=host, play=self._play.get_name(), outcome=reports.REFUSED, reason=reason)
 
     def _name_irreversible(self) -> None:
@@ -184,7 +207,19 @@ class Batch:
     def _on_hosts(self, hosts: list[str], action: str, arguments: dict[str, Any]) -> dict[str, inner_play.Outcome]:
         return inner_play.run(self._tqm, self._play, hosts, action=action, arguments=arguments, run_play=self._run_play) if hosts else {}
 
+    def _ask(self, hosts: list[str], action: str, arguments: dict[str, Any]) -> dict[str, inner_play.Outcome]:
+        """As `_on_hosts`, but what one host's variables, connection or anything else raises in the main process is that host's outcome."""
+        try:
+            return self._on_hosts(hosts, action, arguments)
+        except Exception as error:
+            if len(hosts) == 1:
+                sentence = str(error) or type(error).__name__
+                return {hosts[0]: inner_play.Outcome(inner_play.FAILED, sentence, "")}
+            return {name: outcome for host in hosts for name, outcome in self._ask([host], action, arguments).items()}
+
     def _transaction(self, host: str) -> OpenTransaction | None:
+        if host in self._ended:
+            return None
         found = self._ledger.open_transaction(host)
         return found if found is not None and found.held_by == "play" else None
 
@@ -209,6 +244,10 @@ class Batch:
         Ansible's recap and exit code know of none, people have to be told why the host was rolled back all the same."""
         if host in self._why:
             return self._why[host]
+        damage = self._ledger.damage(host)
+        if damage:
+            self._mark_failed(host)  # for Ansible all may have been well there
+            return damage
         failures, dark = self._before.get(host, (0, 0))
         forgiven = f"; what let {host} go on, such as 'meta: clear_host_errors', does not let its transaction commit"
         if host in self._tqm._unreachable_hosts:
@@ -226,7 +265,9 @@ class Batch:
 
     def _end(self, action: str, hosts: list[str], more: dict[str, Any] | None = None) -> dict[str, str]:
         """The sentence of each host where it did not work."""
-        outcomes = self._on_hosts(hosts, action, {**HELD_BY, **(more or {})})
+        outcomes = self._ask(hosts, action, {**HELD_BY, **(more or {})})
+        how = reports.COMMITTED if action == "tx_commit" else reports.ROLLED_BACK
+        self._ended.update({host: (how, ended.summary) for host, ended in outcomes.items() if ended.summary})
         return {host: self._sentence(host, outcomes) for host in hosts if self._transaction(host) is not None}
 
     def _sentence(self, host: str, outcomes: dict[str, inner_play.Outcome]) -> str:
@@ -244,20 +285,31 @@ class Batch:
         host, play = transaction.host, self._play.get_name()
         events = self._ledger.since_begin(host)
         outside = list(dict.fromkeys(event.data["what"] for event in events if event.kind == OUTSIDE))
-        for event in events:
-            if event.kind == ENDED and event.data["tx"] == transaction.tx:
-                outcome = self._outcome(host, str(event.data["outcome"]))
-                quiet = outcome == reports.COMMITTED and self.plans[host].irreversible == fence.ALLOW
-                told = [] if quiet else outside
-                refused = event.data["summary"].get("refused")
-                if refused and not reason:  # for Ansible all was well there
-                    self._mark_failed(host)
-                    reason = f"it could not have been committed: {refused}"
-                return reports.of_summary(host, play, outcome, event.data["summary"], reason=reason, outside=told)
         why = failures.get(host) or "the controller was stopped before the host answered"
+        ended = self._ended.get(host) or self._noted_end(transaction, events)
+        if ended is not None:
+            outcome, summary = self._outcome(host, ended[0]), ended[1]
+            quiet = outcome == reports.COMMITTED and self.plans[host].irreversible == fence.ALLOW
+            told = [] if quiet else outside
+            refused = summary.get("refused")
+            if refused and not reason:  # for Ansible all was well there
+                self._mark_failed(host)
+                reason = f"it could not have been committed: {refused}"
+            try:
+                return reports.of_summary(host, play, outcome, summary, reason=reason, outside=told)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                why = f"the host says that it is {outcome.replace('_', ' ')}, and the rest of its answer makes no sense ({error!r})"
         return replace(
             reports.Report(host=host, play=play, outcome=reports.LEFT_TO_HOST, tx=transaction.tx, reason=f"{why.rstrip('.')}."),
             steps=len(self._ledger.steps(host)),
             irreversible=outside,
             lease=transaction.lease,
         )
+
+    @staticmethod
+    def _noted_end(transaction: OpenTransaction, events: list[Event]) -> tuple[str, dict[str, Any]] | None:
+        """Of a worker whose result did not reach us, because a signal came."""
+        for event in events:
+            if event.kind == ENDED and event.data["tx"] == transaction.tx:
+                return str(event.data["outcome"]), event.data["summary"]
+        return None

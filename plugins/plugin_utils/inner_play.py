@@ -25,11 +25,12 @@ OK, FAILED, UNREACHABLE = "ok", "failed", "unreachable"
 
 
 class Outcome(NamedTuple):
-    """`message` is the task's `msg`, `kind` its error class where it has one."""
+    """`message` is the task's `msg`, `kind` its error class where it has one, `summary` the host's, where a transaction ended."""
 
     status: str
     message: str
     kind: str
+    summary: dict[str, Any] | None = None
 
 
 class Collector(CallbackBase):  # type: ignore[misc]
@@ -55,7 +56,8 @@ class Collector(CallbackBase):  # type: ignore[misc]
     def _note(self, result: Any, status: str) -> None:
         data = result.result
         message = str(data.get("msg", "")).removeprefix("Task failed: ").removeprefix("Action failed: ")
-        self.outcomes[result.host.get_name()] = Outcome(status, message, str(data.get("error_class", "")))
+        summary = data.get("summary") if status == OK else None
+        self.outcomes[result.host.get_name()] = Outcome(status, message, str(data.get("error_class", "")), summary)
 
 
 def run(

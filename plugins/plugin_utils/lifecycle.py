@@ -8,6 +8,7 @@ transaction has no owner any more and ends by its lease; a committed or rolled-b
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import posixpath
@@ -48,10 +49,11 @@ def begin(
     try:
         return _begin(action, task_vars, host=host, options=options, held_by=held_by, ledger=ledger)
     except HostError as error:
-        if may_wait and error.kind in NO_PYTHON and options.policy != "deny":
-            ledger.append(host, WAITING, msg=str(error), options=options.to_json())
-        else:
-            ledger.append(host, REFUSED, kind=error.kind, msg=str(error))
+        with contextlib.suppress(OSError):  # without the note no transaction is known, so no task is run
+            if may_wait and error.kind in NO_PYTHON and options.policy != "deny":
+                ledger.append(host, WAITING, msg=str(error), options=options.to_json())
+            else:
+                ledger.append(host, REFUSED, kind=error.kind, msg=str(error))
         raise
 
 
@@ -85,7 +87,11 @@ def _begin(
         lease=options.confirm_timeout,
         irreversible=options.policy,
     )
-    ledger.begun(transaction)
+    try:
+        ledger.begun(transaction)
+    except OSError as error:
+        command.run("rollback", {"tx": transaction.tx, "token": transaction.token}, engine=engine)
+        raise HostError("controller", f"the controller cannot take notes: {error}.", "Is its temporary directory full?") from error
     return transaction, {**answer, "seconds_seen": round(time.monotonic() - started, 3)}
 
 
@@ -104,6 +110,9 @@ def end(
     ledger = Ledger.of_this_run()
     request: dict[str, Any] = {"tx": transaction.tx, "token": transaction.token}
     if outcome == COMMITTED:
+        damage = ledger.damage(transaction.host)
+        if damage:
+            raise HostError("controller", f"{damage[0].upper()}{damage[1:]}.", "Roll it back.")
         summary = call(action, task_vars, transaction, "commit", {**request, "steps": ledger.steps(transaction.host)[-MOST_STEPS:]})
     else:
         request.update(_policy(on_drift))
@@ -113,7 +122,11 @@ def end(
 
         refused = rehearsal.ask(say, request) if rehearsed else ""
         summary = {**_undo(action, task_vars, say, transaction.host, request), **({"refused": refused} if refused else {})}
-    ledger.append(transaction.host, ENDED, tx=transaction.tx, outcome=outcome, summary=summary)
+    try:
+        ledger.append(transaction.host, ENDED, tx=transaction.tx, outcome=outcome, summary=summary)
+    except OSError as error:
+        if transaction.held_by != "play":  # which hears of it by our result
+            raise HostError("controller", f"{transaction.tx} has ended, and the controller cannot note it: {error}.") from error
     return summary
 
 

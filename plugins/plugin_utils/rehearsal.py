@@ -8,6 +8,7 @@ for a line of it. The main process reads them when the play is over (`of_host`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from urllib.parse import quote
 from ansible import constants as C
 
 from .hostcommand import HostError
-from .reports import Report
+from .reports import REHEARSED, Report
 
 
 class FileChange(NamedTuple):
@@ -96,24 +97,27 @@ def _fetch(say: Say, *, tx: str) -> None:
     except HostError as error:
         answer = {"problem": str(error)}
     path = _file(tx)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(answer, file)
+    with contextlib.suppress(OSError):  # a part of it cannot be read, and that is said
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(answer, file)
 
 
 def was_asked(report: Report) -> bool:
-    return bool(report.tx) and _file(report.tx).exists()
+    return report.outcome == REHEARSED or (bool(report.tx) and _file(report.tx).exists())
 
 
 def of_host(report: Report) -> Rehearsal:
     try:
         data = json.loads(_file(report.tx).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        data = {"problem": "the host was not asked what had changed"}
-    if "problem" in data:
-        return Rehearsal(report, problem=str(data["problem"]))
-    return Rehearsal(report, tuple(map(_step, data["each"])), tuple(map(str, data["host"])))
+        if "problem" in data:
+            return Rehearsal(report, problem=str(data["problem"]))
+        return Rehearsal(report, tuple(map(_step, data["each"])), tuple(map(str, data["host"])))
+    except FileNotFoundError:
+        return Rehearsal(report, problem="the host was not asked what had changed")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Rehearsal(report, problem=f"what the host said cannot be read: {error}")
 
 
 def _file(tx: str) -> Path:

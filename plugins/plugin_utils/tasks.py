@@ -171,10 +171,12 @@ def supervise(run: Callable[..., Any], args: Any, kwargs: Any, *, handler: Any, 
         return result
     finally:
         if transaction is not None:
-            for step_id in dict.fromkeys(armed.ran):
-                ledger.append(transaction.host, STEP, id=step_id, task=armed.step.task, by=armed.sent_by or transaction.host)
-            if armed.bypassed:
-                _doom(handler, armed, transaction, ledger=ledger)
+            try:
+                for step_id in dict.fromkeys(armed.ran):
+                    ledger.append(transaction.host, STEP, id=step_id, task=armed.step.task, by=armed.sent_by or transaction.host)
+            finally:
+                if armed.bypassed:
+                    _doom(handler, armed, transaction, ledger=ledger)
 
 
 def destination(handler: Any, own: OpenTransaction, *, ledger: Ledger) -> Where:
@@ -342,8 +344,11 @@ def _tell_why_refused(result: Any, handler: Any, armed: steps.Armed, transaction
 
 def _doom(handler: Any, armed: steps.Armed, transaction: OpenTransaction, *, ledger: Ledger) -> None:
     reason = f"step '{armed.step.task}' ({armed.step.module}) sent {armed.bypassed[0]}"
-    ledger.append(transaction.host, BYPASSED, reason=reason)
     login = elevation.Login(transaction.login, transaction.login_is_root)
+    try:
+        ledger.append(transaction.host, BYPASSED, reason=reason)
+    except OSError as error:
+        display.warning(f"{transaction.host}: {reason}; the controller cannot note it ({error}).")
     try:
         with steps.unarmed():
             HostCommand(handler, armed.task_vars, login=login).run(
