@@ -40,6 +40,7 @@ class Heartbeat:
         self._child = 0
         self._ticks = -1
         self._ended = threading.Event()
+        self._ticking = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> Heartbeat:
         if self._leases:
@@ -49,7 +50,7 @@ class Heartbeat:
                 os.close(self._ticks)
                 self._live(read)
             os.close(read)
-            threading.Thread(target=self._tick, daemon=True).start()
+            self._ticking.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,6 +58,7 @@ class Heartbeat:
         if self._child:
             os.kill(self._child, signal.SIGKILL)  # its rounds end by themselves
             os.waitpid(self._child, 0)
+            self._ticking.join()  # before its descriptor is closed: the number may be another file's at once
             os.close(self._ticks)
             self._child = 0
 

@@ -31,7 +31,7 @@ COMMITTED = "committed"
 ROLLED_BACK = "rolled_back"
 
 
-# The request is one word of a command line, which Linux limits to 128 KiB. Beyond that the oldest steps are not asked about again.
+# The request is one word of a command line, which Linux limits to 128 KiB: more steps than that are asked about in several.
 MOST_STEPS = 2000
 
 ORPHAN_PAUSE = 2.0  # seconds; a warm begin takes less than one
@@ -113,7 +113,11 @@ def end(
         damage = ledger.damage(transaction.host)
         if damage:
             raise HostError("controller", f"{damage[0].upper()}{damage[1:]}.", "Roll it back.")
-        summary = call(action, task_vars, transaction, "commit", {**request, "steps": ledger.steps(transaction.host)[-MOST_STEPS:]})
+        steps = ledger.steps(transaction.host)
+        while len(steps) > MOST_STEPS:
+            call(action, task_vars, transaction, "armed", {**request, "steps": steps[:MOST_STEPS]})
+            steps = steps[MOST_STEPS:]
+        summary = call(action, task_vars, transaction, "commit", {**request, "steps": steps})
     else:
         request.update(_policy(on_drift))
 

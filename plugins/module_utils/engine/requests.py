@@ -112,6 +112,9 @@ class Requests:
             self._situation.let_go(transaction)
             self._situation.disarm()
             return done.to_json()
+        if op == "armed":
+            transaction.refuse_unseen([str(step) for step in request["steps"]])
+            return {"tx": transaction.id}
         if op == "savepoint":
             transaction.processes.wait_for_mains()
             point = transaction.savepoint(str(request["name"]))

@@ -372,6 +372,13 @@ class OpenTransaction:
 
     def _prepare(self, armed: t.Sequence[str]) -> None:
         """All that the commit row says is written down, but for the sync."""
+        self.refuse_unseen(armed)
+        self.seal()
+        self._note_survivors()
+        self.capture_probes(self.journal.get(self.id).epoch + 1)
+
+    def refuse_unseen(self, armed: t.Sequence[str]) -> None:
+        """Steps that the controller sent, and that no shim has told of."""
         known = {step.id for step in self.journal.steps(self.id)}
         missing = [step for step in armed if step not in known]
         if missing:
@@ -380,9 +387,6 @@ class OpenTransaction:
                 "Transaction %s: %d step(s) ran without the shim, so their changes were not seen." % (self.id, len(missing)),
                 hint="It can only be rolled back, and what those steps changed is not undone.",
             )
-        self.seal()
-        self._note_survivors()
-        self.capture_probes(self.journal.get(self.id).epoch + 1)
 
     def _note_survivors(self) -> None:
         for number, command in self.processes.survivors():

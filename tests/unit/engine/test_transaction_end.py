@@ -203,3 +203,12 @@ def test_a_doom_that_could_not_be_written_down_is_no_less_one(opened, monkeypatc
     with pytest.raises(Doomed, match="did not take it"):
         made.commit([])
     assert state(made) == "ACTIVE"
+
+
+def test_steps_that_were_not_seen_doom_before_the_commit_too(opened) -> None:
+    made, _log = opened
+    made.refuse_unseen([])
+    assert state(made) == "ACTIVE"
+    with pytest.raises(Doomed, match="without the shim"):
+        made.refuse_unseen(["unseen"])
+    assert state(made) == "DOOMED"

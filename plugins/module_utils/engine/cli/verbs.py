@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb("begin", _begin, "Begin a transaction (the controller does this).")
     verb("savepoint", _to_agent, "Mark a point to which a transaction can be rolled back.").set_defaults(op="savepoint")
+    verb("armed", _to_agent, "Whether these steps ran under the shim (the controller does this).").set_defaults(op="armed")
     verb("commit", _to_agent, "Commit the open transaction.").set_defaults(op="commit")
     verb("compensate", _to_agent, "Record a compensation, or its step's result (the controller does this).").set_defaults(op="compensate")
     verb("compensated", _compensated, "Say how a compensation went (the controller does this).")
