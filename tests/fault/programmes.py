@@ -39,16 +39,17 @@ class Programme(NamedTuple):
 
 
 PROGRAMMES = (
-    Programme("kill", "Kill points, in small hosts", ("ext4", "xfs", "btrfs"), 0.27, 4000, "SIGKILL to all, or to the agent"),
+    Programme("kill", "Kill points, in small hosts", ("ext4", "xfs", "btrfs"), 0.25, 4000, "SIGKILL to all, or to the agent"),
     Programme("recovery", "Crashes in the recovery, to depth 3", ("ext4", "xfs"), 0.12, 1000, "SIGKILL"),
-    Programme("cut", "Power cuts, `durability: power`", ("ext4", "xfs"), 0.25, 2000, "power cut"),
-    Programme("error", "Errors of the engine's system calls, once or sticky", ("ext4", "xfs"), 0.22, 6000, "error"),
+    Programme("cut", "Power cuts, `durability: power`", ("ext4", "xfs"), 0.22, 2000, "power cut"),
+    Programme("error", "Errors of the engine's system calls, once or sticky", ("ext4", "xfs"), 0.19, 6000, "error"),
     Programme("corrupt", "Store corruption", ("ext4",), 0.05, 10000, "flip or cut"),
     Programme("random", "Random operation sequences", ("ext4", "xfs", "btrfs"), 0.07, 10000, "transaction"),
     Programme("order", "Order of writes, `durability: power`", ("ext4", "xfs"), 0.01, 1000, "call let run"),
     Programme("full", "Full file systems", ("ext4", "xfs", "btrfs"), 0.03, 300, "undo on a file system that a step filled"),
     Programme("inodes", "No free inodes", ("ext4",), 0.01, 100, "undo on a file system of which a step took all inodes"),
     Programme("process", "Power cuts, `durability: process`, measured", ("ext4", "xfs"), 0.03, 200, "power cut"),
+    Programme("alone", "The agent dies alone in an undo, its caller gone", ("ext4", "xfs", "btrfs"), 0.08, 2000, "death of the agent"),
     Programme("others", "Somebody else's change before the undo", ("ext4",), 0.01, 100, "change"),
     Programme("company", "Transactions in company", ("ext4", "ext4-d", "xfs", "btrfs", "tmpfs"), 0.2, 20000, "transaction"),
 )

@@ -23,6 +23,7 @@ sys.dont_write_bytecode = True
 
 import acts
 import faults as f
+from alone import TRANSACTIONS, Alone
 from company import Company, grown_with_tool
 from corrupt import Corruption
 from faults import Fault, Faults
@@ -61,6 +62,8 @@ class Sweep:
         """What went wrong."""
         if self._programme == "random":
             return self._sequences(seed)
+        if self._programme == "alone":
+            return self._alone(seed)
         if self._programme == "corrupt":
             counts, wrong = Corruption(self._host, self._faults).batch(seed)
             self.total.update({**counts, "points": counts["trials"], "wrong": len(wrong)})
@@ -166,6 +169,12 @@ class Sweep:
         self.total.update({"trials": 1, "points": points, "wrong": bool(problems)})
         self.scenarios[trial.name] += 1
         return [{"seed": seed, "scenario": trial.name, "problems": problems[:14]}] if problems else []
+
+    def _alone(self, seed: int) -> list[dict[str, Any]]:
+        counts, wrong = Alone(self._host, self._faults, seed).run()
+        self.total.update({"trials": TRANSACTIONS, "points": 0, "wrong": len(wrong)})
+        self.total.update(counts)
+        return wrong
 
     def _sequences(self, seed: int) -> list[dict[str, Any]]:
         self._faults.arm(Fault())

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 
-from . import deadman, opening, protocol, recovery, retention, shutdown, states, systemd_notify
+from . import deadman, opening, ownership, protocol, recovery, retention, shutdown, states, systemd_notify
 from .boot import boot_id
 from .errors import AcidError
 from .paths import directory_of
@@ -40,6 +40,7 @@ from .units import AGENT_IDLE
 from .work import Work
 
 _IDLE_AFTER = 2.0
+_OTHERS_END = 5.0
 
 
 class Agent:
@@ -58,6 +59,8 @@ class Agent:
 
     def run(self) -> int:
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        if not self._is_only():
+            return AGENT_IDLE
         server = self._listen()
         self._take_over()
         systemd_notify.notify("READY=1")
@@ -102,8 +105,19 @@ class Agent:
         return 0
 
     @staticmethod
+    def _is_only() -> bool:
+        """Of those who listen on that socket: without systemd two can be started at a time. A while: of an agent that was killed just now a
+        child may still have the lock, which is about to become another program."""
+        folder, end = os.path.dirname(protocol.PATH), time.monotonic() + _OTHERS_END
+        os.makedirs(folder, 0o700, exist_ok=True)
+        while not ownership.take(folder, waits=False):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        return True
+
+    @staticmethod
     def _listen() -> socket.socket:
-        os.makedirs(os.path.dirname(protocol.PATH), 0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(protocol.PATH)
         server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
@@ -154,12 +168,12 @@ class Agent:
 
     def _take_over(self) -> None:
         listeners = self._stored_listeners()
-        value = self._journal.open_transaction()
-        running = False
+        value = recovery.owned_by_us(self._journal)
+        running: set[int] = set()
         for name, (fd, slots) in listeners.items():
             tx, step = name.split("-", 1)[1].rsplit("-", 2)[:2]
             of_open = value is not None and value.id == tx
-            running |= of_open
+            running |= {int(step)} if of_open else set()
             answer_orphans(fd, slots.ids(), errno.EIO)
             tracer = Tracer(
                 name=name,
@@ -176,15 +190,18 @@ class Agent:
             self._situation.left_behind.append(tracer)
             tracer.start()
         if value is not None:
-            after = recovery.after_death(self._journal, value, step_was_running=running)
+            goes_on = recovery.goes_on_with(self._journal, value, running)
+            after = recovery.after_death(self._journal, value, step_was_running=goes_on)
             if after == recovery.RESUME:
                 self._situation.open = opening.resume(self._journal, self._journal.get(value.id))
+                self._work.start(self._situation.rewind_again, self._situation.open)
             elif after == recovery.UNDO and self._situation.patience(value.id):
                 self._situation.wait_for_controller(value.id)
             elif after == recovery.UNDO:
                 self._work.start(self._situation.undo_again, value)
             else:
                 keep_reserve(self._journal)
+            ownership.release(directory_of(value.id))  # who has it open, or undoes it, has taken it too
         else:
             retention.release_left_reserves(self._journal)
             keep_reserve(self._journal)

@@ -71,7 +71,10 @@ def verdict(value: Transaction | None, boot: str) -> Verdict:
 
 
 def kill_agent() -> None:
-    """systemd starts it again, and the new one finds the lease at its end."""
+    """systemd starts it again, and the new one finds the lease at its end. One that is only coming up is let come: systemd itself has the
+    patience for that (TimeoutStartSec)."""
+    if run(["systemctl", "show", "--property=ActiveState", "--value", AGENT], timeout=30).out.strip() != "active":
+        return
     run(["systemctl", "kill", "--signal=SIGKILL", "--kill-who=main", AGENT], timeout=30)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 class Transaction:
     """`token` is the fencing token (invariant I6). `deadline` is the lease's end in seconds on CLOCK_BOOTTIME of the boot
     `boot_id`; None when nothing ticks. A planned reboot takes the transaction over into another boot. `images` is False once retention
-    has dropped what a rollback would need. `epoch` is the current one. Times ending in _ns are CLOCK_REALTIME."""
+    has dropped what a rollback would need. `epoch` is the current one; `rewinding_to`: that of the savepoint to which an undo is
+    under way. Times ending in _ns are CLOCK_REALTIME."""
 
     id: str
     name: str
@@ -28,6 +29,7 @@ class Transaction:
     epoch: int = 0
     ended_ns: int | None = None
     images: bool = True
+    rewinding_to: int | None = None
 
     @property
     def durable(self) -> bool:

@@ -12,9 +12,9 @@ import contextlib
 import os
 import typing as t
 
-from . import kernel, lease, reserve, shutdown, states
+from . import kernel, lease, ownership, reserve, shutdown, states
 from .boot import boot_id
-from .errors import StoreFull
+from .errors import AcidError, StoreFull
 from .journal import Journal
 from .model import Transaction
 from .paths import STATE, directory_of, own_hash
@@ -26,7 +26,16 @@ from .wanted import read
 
 def begin(journal: Journal, *, name: str, owner: str, options: dict[str, t.Any]) -> OpenTransaction:
     logs: list[Writer] = []
-    try:
+    ready = contextlib.ExitStack()  # what goes again where there is no transaction after all
+
+    def prepare(tx: str) -> None:
+        logs.append(_prepared(tx))
+        ready.callback(reserve.release_host, STATE)
+        ready.callback(logs[0].close)
+        ownership.take(directory_of(tx))
+        ready.callback(ownership.release, directory_of(tx))
+
+    with ready:
         value = journal.begin(
             name=name,
             owner=owner,
@@ -34,24 +43,23 @@ def begin(journal: Journal, *, name: str, owner: str, options: dict[str, t.Any])
             boot_id=boot_id(),
             engine=own_hash(),
             deadline=lease.first(options),
-            prepare=lambda tx: logs.append(_prepared(tx)),
+            prepare=prepare,
         )
-    except BaseException:
-        for log in logs:  # all was prepared, and the row could not be written
-            log.close()
-            reserve.release_host(STATE)
-        raise
+        ready.pop_all()
+    begun = OpenTransaction(journal, value, logs[0], Store(value.id, durable=value.durable), next_directory=1)
+    ownership.release(directory_of(value.id))  # it has it too
     try:
-        begun = OpenTransaction(journal, value, logs[0], Store(value.id, durable=value.durable), next_directory=1)
         begun.capture.epoch(0, 0)
         begun.capture_probes(0)
         logs[0].write_head(durable=True)
-        return begun
     except BaseException:
-        reserve.release_host(STATE)
-        journal.set_state(value.id, states.ABORTING, reason="begin failed")
+        begun.give_up("begin failed")
+        with contextlib.suppress(OSError, AcidError):
+            begun.close()
+        journal.set_state(value.id, states.ABORTING)
         journal.set_state(value.id, states.ABORTED)
         raise
+    return begun
 
 
 def resume(journal: Journal, value: Transaction) -> OpenTransaction:
@@ -65,11 +73,10 @@ def resume(journal: Journal, value: Transaction) -> OpenTransaction:
         store.adopt(seen)
     store.next_number = wanted.next_number
     resumed = OpenTransaction(journal, value, log, store, next_directory=wanted.next_directory, holds_reserve=False)
-    with contextlib.suppress(StoreFull):  # then the next step is refused, if it still is so
-        resumed.take_reserves()
+    if value.rewinding_to is None:  # else that undo has the room first
+        with contextlib.suppress(StoreFull):  # then the next step is refused, if it still is so
+            resumed.take_reserves()
     resumed.capture.epoch(value.epoch, 0)
-    if any(found.state == states.RUNNING_NOW for found in journal.compensations(value.id)):
-        resumed.undoing = "(unknown since the agent died)"
     return resumed
 
 

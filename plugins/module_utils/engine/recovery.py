@@ -12,7 +12,7 @@ import os
 import time
 import typing as t
 
-from . import deadman, formats, lease, reserve, shutdown, states
+from . import deadman, doommark, formats, lease, ownership, reserve, shutdown, states
 from .boot import boot_id
 from .commands import run
 from .errors import JournalUnwritable
@@ -27,6 +27,20 @@ _TIGHT, _FEW = 24 << 20, 16
 RESUME, UNDO, WAIT = "resume", "undo", "wait"
 
 
+def owned_by_us(journal: Journal) -> Transaction | None:
+    """The open transaction, of whose log this process is the owner from now on (ownership.release ends that): as its owner before has left
+    it. None: there is none, or it has come to its end meanwhile."""
+    while True:
+        value = journal.open_transaction()
+        if value is None:
+            return None
+        ownership.take(directory_of(value.id))
+        now = journal.open_transaction()
+        if now is not None and now.id == value.id:
+            return now
+        ownership.release(directory_of(value.id))
+
+
 def after_death(journal: Journal, value: Transaction, *, step_was_running: bool) -> str:
     """The agent is started anew and finds `value` open. Between steps nothing was lost, since images are written before the change; in a
     step
@@ -39,14 +53,29 @@ def after_death(journal: Journal, value: Transaction, *, step_was_running: bool)
         return WAIT
     if value.state == states.WAITING_REBOOT and (value.boot_id == boot_id() or goes_on(journal, value)):
         return RESUME
-    if value.boot_id != boot_id():
+    if value.boot_id != boot_id() or value.state == states.DOOMED:
         return UNDO
-    if value.state == states.ACTIVE and not step_was_running and not _torn(journal, value):
+    doomed = _doomed(journal, value, step_was_running=step_was_running)
+    if not doomed:
         return RESUME
-    if value.state == states.ACTIVE:
-        reserve.release_host(STATE)  # the undo's first write
-        journal.set_state(value.id, states.DOOMED, reason="the agent died while a step was running")
+    reserve.release_host(STATE)  # the undo's first write
+    journal.set_state(value.id, states.DOOMED, reason=doomed)
     return UNDO
+
+
+def goes_on_with(journal: Journal, value: Transaction, steps: t.Collection[int]) -> bool:
+    """Whether one of these steps, of which processes lived when the agent died, is one that the transaction goes on with: an undo to a
+    savepoint kills what came after it."""
+    undone = {step.n for step in journal.steps(value.id) if value.rewinding_to is not None and step.epoch >= value.rewinding_to}
+    return not undone.issuperset(steps)
+
+
+def _doomed(journal: Journal, value: Transaction, *, step_was_running: bool) -> str:
+    """Why a transaction of this boot cannot go on; empty: it can. One that is REWINDING can: that undo is gone on with first."""
+    if value.state == states.COMMITTING:
+        return "the agent died in the commit, and nobody knows whether all had reached the disk"
+    torn = value.state == states.ACTIVE and _torn(journal, value)
+    return "the agent died while a step was running" if step_was_running or torn else doommark.read(value.id)
 
 
 def open_journal() -> Journal:
@@ -82,11 +111,26 @@ def goes_on(journal: Journal, value: Transaction) -> bool:
     return True
 
 
-def at_boot(journal: Journal) -> Summary | None:
-    """Undo what a crash left open; None when there was nothing to do."""
+def at_boot(journal: Journal, *, agent_listens: t.Callable[[], bool] = lambda: False) -> Summary | None:
+    """Undo what a crash left open; None when there was nothing to do, or an agent is at it, which does all that this does. Whoever has its
+    log is waited for: an agent that comes up, another undo."""
+    value = journal.open_transaction()
+    while value is not None:
+        with ownership.attempted(directory_of(value.id)) as mine:
+            if mine:
+                return _at_boot(journal)
+        if agent_listens():
+            return None
+        time.sleep(0.05)
+        value = journal.open_transaction()
+    return None
+
+
+def _at_boot(journal: Journal) -> Summary | None:
     value = journal.open_transaction()
     if value is None or value.state == states.PREPARED:
         return None
+    kill_leftovers(journal, value.id)
     if value.state == states.WAITING_REBOOT and (value.boot_id == boot_id() or goes_on(journal, value)):
         # Of the same boot: systemd's soft-reboot and containers. The agent and its timer are gone all the same.
         look = deadman.verdict(journal.get(value.id), boot_id())
@@ -101,7 +145,7 @@ def at_boot(journal: Journal) -> Summary | None:
 
 def at_lease_end(journal: Journal, *, agent_answers: t.Callable[[], bool | None]) -> Summary | None:
     """What the timer behind the agent finds. `agent_answers`: None when there is no agent. The agent is given the time to do it; where it
-    does not come back, it is done here."""
+    does not come back, it is done here. Never beside it: an agent that is there, and merely slow, owns the log."""
     found = deadman.verdict(journal.open_transaction(), boot_id())
     if found.again is None:
         return None
@@ -120,8 +164,14 @@ def at_lease_end(journal: Journal, *, agent_answers: t.Callable[[], bool | None]
     value = journal.open_transaction()
     if value is None:
         return None
-    kill_leftovers(journal, value.id)
-    return roll_back(journal, value.id, Manner("the lease ran out, and the agent does not answer"))
+    with ownership.attempted(directory_of(value.id)) as mine:
+        found = deadman.verdict(journal.open_transaction(), boot_id())  # as an agent that came and went has left it
+        if mine and found.due:
+            kill_leftovers(journal, value.id)
+            return roll_back(journal, value.id, Manner("the lease ran out, and the agent does not answer"))
+    if found.again is not None:
+        _look_again(journal, found.again)
+    return None
 
 
 def _look_again(journal: Journal, seconds: float) -> None:

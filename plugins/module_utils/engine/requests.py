@@ -74,14 +74,15 @@ class Requests:
         client.send(b"F" + self._program)
         kind, fd = protocol.receive_descriptor(client)
         if kind != b"L" or fd < 0:
+            if fd >= 0:
+                os.close(fd)
             return
         try:
-            tracer = transaction.attach(step, process, fd, self._situation.tracer_ended)
-        except AcidError as error:
+            transaction.attach(step, process, fd, self._situation.tracer_ended, kept=systemd_notify.store)
+        except (AcidError, OSError) as error:
             os.close(fd)
             client.send(_refusal(error))
             return
-        systemd_notify.store(tracer.name, [fd, tracer.slots.fd])
         client.send(b"K")
         self._work.wake()
 
@@ -155,12 +156,16 @@ class Requests:
 
     def _begin(self, request: dict[str, t.Any]) -> dict[str, t.Any]:
         start = time.monotonic()
-        transaction = opening.begin(
-            self._journal,
-            name=str(request.get("name", "")),
-            owner=str(request.get("owner", "")),
-            options=dict(request.get("options") or {}),
-        )
+        try:
+            transaction = opening.begin(
+                self._journal,
+                name=str(request.get("name", "")),
+                owner=str(request.get("owner", "")),
+                options=dict(request.get("options") or {}),
+            )
+        except BaseException:
+            self._situation.look_after()  # a row that could not be taken back
+            raise
         self._situation.open = transaction
         left = transaction.lease.left()
         if left is not None:
@@ -188,11 +193,10 @@ class Requests:
         )
         if manner.on_drift and manner.on_drift not in POLICIES:
             raise Usage("There is no policy on_drift: %s." % manner.on_drift, hint="There are %s." % ", ".join(POLICIES))
-        if now is not None and now.id == tx:
-            if "token" in request:
-                now.check(int(request["token"]))
-            if request.get("to"):
-                return self._rollback_to(now, str(request["to"]), manner)
+        if now is not None and now.id == tx and "token" in request:
+            now.check(int(request["token"]))
+        if request.get("to"):
+            return self._rollback_to(self._situation.current(tx), str(request["to"]), manner)
         return self._situation.end(tx, manner)
 
     def _rollback_to(self, transaction: OpenTransaction, name: str, manner: Manner) -> dict[str, t.Any]:
@@ -217,6 +221,7 @@ class Requests:
         return {"tx": tx, **answer}
 
 
-def _refusal(error: AcidError) -> bytes:
+def _refusal(error: AcidError | OSError) -> bytes:
     """For the shim, which says it and ends."""
-    return b"E" + ("%s: %s" % (error.kind, error)).encode(errors="backslashreplace")[:4096]
+    kind = error.kind if isinstance(error, AcidError) else AcidError.kind
+    return b"E" + ("%s: %s" % (kind, error)).encode(errors="backslashreplace")[:4096]

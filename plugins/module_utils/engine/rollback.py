@@ -16,13 +16,12 @@ touched (I7).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 import traceback
 import typing as t
 
-from . import basis, compensations, copies, formats, kernel, packagelocks, reserve, shutdown, states
+from . import basis, compensations, copies, doommark, formats, kernel, ownership, packagelocks, reserve, shutdown, states
 from .afterdigest import clock_offset_ns, now_ns
 from .boot import began_ns, boot_id
 from .drift.ends import StepTimes
@@ -70,18 +69,22 @@ def refuse(journal: Journal, tx: str) -> None:
 
 
 def roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
-    """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for another process's
-    undo. `payer`: who runs compensations (the host)."""
-    known = journal.get(tx)
-    if known.state not in (states.COMMITTED, states.ABORTED):
-        reserve.release_host(STATE)  # before the first write; it is this transaction's
-    lock = os.open(STATE + "/undo.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return _roll_back(journal, tx, manner)
-    finally:
-        os.close(lock)
-        keep_reserve(journal)
+    """ABORTING, then ABORTED or UNDO_FAILED. Of an ABORTED transaction: its summary again, nothing is done. Waits for whoever owns the log
+    (ownership.py). `payer`: who runs compensations (the host)."""
+    if journal.get(tx).state == states.ABORTED:
+        return _known(journal, tx)
+    with ownership.owned(directory_of(tx)):
+        if journal.get(tx).state not in (states.COMMITTED, states.ABORTED):  # what its owner before has made of it
+            reserve.release_host(STATE)  # before the first write; it is this transaction's
+        try:
+            return _roll_back(journal, tx, manner)
+        finally:
+            keep_reserve(journal)
+
+
+def _known(journal: Journal, tx: str) -> Summary:
+    known, value = journal.summary(tx), journal.get(tx)
+    return known if known is not None else Summary(tx, value.name, value.state)
 
 
 def keep_reserve(journal: Journal) -> None:
@@ -99,8 +102,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     start = time.monotonic()
     value = journal.get(tx)
     if value.state == states.ABORTED:
-        known = journal.summary(tx)
-        return known if known is not None else Summary(tx, value.name, value.state)
+        return _known(journal, tx)
     refuse(journal, tx)
     after_commit = value.state == states.COMMITTED
     clean = after_commit or shutdown.was_clean(directory_of(tx), value.boot_id)  # the commit had synced it all, too
@@ -109,6 +111,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     lacks_nothing = clean or value.boot_id == boot_id()
     if value.state != states.UNDO_FAILED:  # tried again: it stays that, until it is exact
         journal.set_state(tx, states.ABORTING, reason=manner.reason)
+    doommark.forget(tx)
     for kind in (DIFFERS, MOOT, TOLD):
         journal.drop_notes(tx, kind)
     store = Store(tx, durable=value.durable)
@@ -242,14 +245,11 @@ def _counted(journal: Journal, tx: str) -> dict[int, int]:
 
 
 def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner) -> Summary:
-    """Undo all since the savepoint. The transaction stays open; what its later steps left running is killed."""
+    """Undo all since the savepoint. The transaction stays open; what its later steps left running is killed. Until that has come to its end
+    it is REWINDING: asked for again, or by the next agent, it goes on."""
     start = time.monotonic()
     journal, tx = transaction.journal, transaction.id
-    later = [step for step in journal.steps(tx) if step.epoch >= point.epoch]
-    transaction.kill_processes(min((step.n for step in later), default=1 << 30))
-    transaction.release_reserves()
-    transaction.seal()
-    transaction.undoing = point.name
+    transaction.rewind(point)
     wanted = read(directory_of(tx), epoch=point.epoch)
     copies.verify(transaction.store, wanted)
     about = _about(journal, journal.get(tx), manner, epoch=point.epoch)
@@ -273,17 +273,10 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
     with transaction.lock:
         _note_drift(journal, tx, settled)
         transaction.log.append(UndoRun(point.epoch, begun, now_ns(), clock_offset_ns()))
-        for step in later:
-            journal.set_step_state(tx, step.n, states.UNDONE)
-        again = journal.renew_savepoint(tx, point)
-        transaction.capture.epoch(again.epoch, 0)
-    transaction.undoing = ""
-    with contextlib.suppress(StoreFull):  # then the next step is refused
-        transaction.take_reserves()
-    _ended(tx)
     _note_unpaid(journal, tx, epoch=point.epoch)
-    if journal.notes(tx, DIFFERS):
-        transaction.doom("the undo to savepoint %s was not exact" % point.name)
+    _ended(tx)
+    inexact = bool(journal.notes(tx, DIFFERS))
+    transaction.rewound(point, doomed="the undo to savepoint %s was not exact" % point.name if inexact else "")
     return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units, extra=_told(settled))
 
 

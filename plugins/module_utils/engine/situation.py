@@ -7,17 +7,19 @@ Whoever opens or ends a transaction, or sets a savepoint, holds `control` all th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import typing as t
 
-from . import compensations, deadman, lease, states, systemd_notify
-from .errors import NoTransaction, WrongTransaction
+from . import compensations, deadman, formats, lease, ownership, states, systemd_notify
+from .errors import AcidError, NoTransaction, WrongTransaction
 from .journal import Journal
 from .leftovers import kill_leftovers
 from .model import Transaction
-from .rollback import Manner, refuse, roll_back
+from .paths import directory_of
+from .rollback import Manner, refuse, roll_back, roll_back_to
 from .tracer import REFUSE, Tracer
 from .transaction import OpenTransaction
 from .work import Work
@@ -63,8 +65,26 @@ class Situation:
 
     def end(self, tx: str, manner: Manner) -> dict[str, t.Any]:
         """Kill what the transaction left running, then roll it back; what refuses the undo refuses it before that."""
+        try:
+            with ownership.owned(directory_of(tx)):
+                return self._end(tx, manner)
+        except BaseException:
+            self.look_after()
+            raise
+
+    def look_after(self) -> None:
+        """What is open, and nobody has open, was to be undone and could not (a full disk): that is tried again."""
+        with contextlib.suppress(AcidError):
+            value = self.journal.open_transaction()
+            if value is None or value.state == states.PREPARED or not formats.known(directory_of(value.id)):
+                return
+            if self.open is None and self.handed is None:
+                self.handed = value, time.monotonic() + deadman.AGAIN
+
+    def _end(self, tx: str, manner: Manner) -> dict[str, t.Any]:
         transaction = self.open
         if transaction is not None and transaction.id == tx:  # on a full disk its reserve goes first, before the journal is even read
+            transaction.give_up(manner.reason)
             transaction.kill_processes()
             transaction.abandon()
             self.let_go(transaction)
@@ -78,6 +98,16 @@ class Situation:
         self.wait_for_controller(tx)
         self.disarm()
         return done.to_json()
+
+    def rewind_again(self, transaction: OpenTransaction) -> None:
+        """An agent died in an undo to a savepoint. A compensation that is due on the way is its controller's to run: it asks again, or the
+        lease ends the transaction."""
+        with self.control:
+            epoch = transaction.rewinding_to
+            if self.open is not transaction or epoch is None or compensations.due(self.journal, transaction.id, epoch):
+                return
+            point = next(point for point in self.journal.savepoints(transaction.id) if point.epoch == epoch)
+            roll_back_to(transaction, point, Manner("the agent died in an undo to a savepoint"))
 
     def undo_again(self, value: Transaction) -> None:
         with self.control:

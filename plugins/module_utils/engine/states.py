@@ -15,6 +15,8 @@ from .errors import WrongState
 ACTIVE = "ACTIVE"
 WAITING_REBOOT = "WAITING_REBOOT"
 DOOMED = "DOOMED"
+REWINDING = "REWINDING"
+COMMITTING = "COMMITTING"
 PREPARED = "PREPARED"
 COMMITTED = "COMMITTED"
 ABORTING = "ABORTING"
@@ -33,12 +35,24 @@ FAILED = "FAILED"
 OWED = "OWED"
 
 # UNDO_FAILED is both a transaction's state and a step's.
-TRANSACTION_STATES = (ACTIVE, WAITING_REBOOT, DOOMED, PREPARED, COMMITTED, ABORTING, ABORTED, UNDO_FAILED, RESOLVED)
+TRANSACTION_STATES = (
+    ACTIVE,
+    WAITING_REBOOT,
+    REWINDING,
+    COMMITTING,
+    DOOMED,
+    PREPARED,
+    COMMITTED,
+    ABORTING,
+    ABORTED,
+    UNDO_FAILED,
+    RESOLVED,
+)
 STEP_STATES = (STARTED, SEALED, UNDONE, UNDO_FAILED)
 COMPENSATION_STATES = (RECORDED, RUNNING_NOW, PAID, FAILED, OWED)
 
 # A host has at most one transaction in these (invariant I6).
-OPEN = frozenset({ACTIVE, WAITING_REBOOT, DOOMED, PREPARED, ABORTING})
+OPEN = frozenset({ACTIVE, WAITING_REBOOT, REWINDING, COMMITTING, DOOMED, PREPARED, ABORTING})
 # Only in these may a step start.
 RUNNING = frozenset({ACTIVE})
 
@@ -47,10 +61,20 @@ TRANSACTION_TRANSITIONS = frozenset(
         (ACTIVE, PREPARED),
         (ACTIVE, COMMITTED),
         (ACTIVE, WAITING_REBOOT),
+        (ACTIVE, REWINDING),
+        (ACTIVE, COMMITTING),
         (ACTIVE, DOOMED),
         (ACTIVE, ABORTING),
         (WAITING_REBOOT, ACTIVE),
+        (WAITING_REBOOT, DOOMED),
         (WAITING_REBOOT, ABORTING),
+        (REWINDING, ACTIVE),
+        (REWINDING, DOOMED),
+        (REWINDING, ABORTING),
+        (COMMITTING, COMMITTED),
+        (COMMITTING, ACTIVE),
+        (COMMITTING, DOOMED),
+        (COMMITTING, ABORTING),
         (DOOMED, ABORTING),
         (PREPARED, COMMITTED),
         (PREPARED, ABORTING),
@@ -91,6 +115,8 @@ COMPENSATION_TRANSITIONS = frozenset(
 MEANING = {
     ACTIVE: "steps may run; the lease ticks",
     WAITING_REBOOT: "a planned reboot; recovery at boot leaves it alone until its own deadline",
+    REWINDING: "an undo to a savepoint is under way; no step and no commit before it has come to its end, whoever asked for it",
+    COMMITTING: "all is being put onto the disk; no step starts. Where the agent dies in it, nobody knows what the disk took: doomed",
     DOOMED: "cannot be trusted to commit (agent death, fsync error, unshimmed step); only undo is left",
     PREPARED: "can go either way; the lease no longer moves it, only the decision or a person does",
     COMMITTED: "kept; images stay until retention ends, and until then a rollback can be asked for",

@@ -7,6 +7,10 @@
 Order of writes at commit (I3), while every call of what steps left running waits: the log's HEAD, durable; syncfs of each file system
 touched; then the one row that says COMMITTED; then they are let run. If the agent dies before that row, all is undoable; after it, only
 clean-up is left.
+
+What may run is decided by the state that the journal has (states.py), of which `_state` is a copy: a row is written before the act. Two
+things are known in memory alone, and may be lost in a death: `doomed` where the journal cannot be written (doommark.py tells the next
+agent), and `_over`, which only keeps steps out between the row that says DOOMED and the undo.
 """
 
 from __future__ import annotations
@@ -18,10 +22,10 @@ import threading
 import time
 import typing as t
 
-from . import kernel, reserve, shutdown, states
+from . import doommark, kernel, ownership, reserve, shutdown, states
 from .afterdigest import AfterDigest, now_ns
 from .boot import boot_id
-from .errors import AcidError, Doomed, JournalUnwritable, StaleToken, WrongState
+from .errors import AcidError, Doomed, JournalUnwritable, StaleToken, StoreFull, WrongState
 from .filesystems import TRACED
 from .journal import Journal
 from .lease import Lease
@@ -48,6 +52,7 @@ class OpenTransaction:
     ) -> None:
         self.journal, self.id, self.token, self.store, self.log = journal, value.id, value.token, store, log
         self.options = value.options
+        ownership.take(directory_of(value.id))  # whoever opens it has it already; until close()
         self.lock = threading.Lock()
         self._observations = Observations()
         self._images = Images(
@@ -67,11 +72,12 @@ class OpenTransaction:
         self.step: Step | None = None
         self.processes = Processes()
         self._mode = CAPTURE  # of a tracer that comes
-        self._ending = False
+        self._state = value.state
+        self._over = False
+        #: the epoch of the savepoint to which it is being undone
+        self.rewinding_to = value.rewinding_to
         self.lease = Lease(journal, value)
-        self.rebooting = value.state == states.WAITING_REBOOT
         self.doomed = ""
-        self.undoing = ""  # the savepoint, while an undo to it is under way
         self._holds_reserve = holds_reserve
 
     def capture_probes(self, epoch: int) -> None:
@@ -113,8 +119,17 @@ class OpenTransaction:
         self.processes.join(self.id, step.n, process)
         return step
 
-    def attach(self, step: Step, process: int, fd: int, ended: t.Callable[[Tracer], None]) -> Tracer:
-        """Serve the step's listener from now on."""
+    def attach(
+        self,
+        step: Step,
+        process: int,
+        fd: int,
+        ended: t.Callable[[Tracer], None],
+        *,
+        kept: t.Callable[[str, list[int]], object] = lambda _name, _fds: None,
+    ) -> Tracer:
+        """Serve the step's listener from now on, which is `kept` for the next agent before that: a tracer that ends closes it. When it
+        raises, it has taken over nothing."""
         name = "acid-%s-%d-%d" % (self.id, step.n, process)
         tracer = Tracer(
             name=name,
@@ -132,10 +147,13 @@ class OpenTransaction:
         if tracer.resolver is not None:
             tracer.resolver.careful = is_elsewhere(process)
         with self.lock:
-            if self._ending:  # it had begun its step before that: what it did would belong to no transaction
+            try:
+                self._refuse_late(step)
+                self.processes.main_started(step.n, process)  # it may have been killed meanwhile
+                kept(name, [fd, tracer.slots.fd])
+            except (AcidError, OSError):
                 tracer.slots.close()
-                raise WrongState("Transaction %s is at its end: no step may start." % self.id, hint="Begin a new transaction.")
-            self.processes.main_started(step.n, process)
+                raise
             tracer.mode = self._mode  # the step may have begun before the transaction was doomed, or ended
             if self._mode == CAPTURE and self._ended.pop(step.n, 0):
                 self._digest.ended(step.n, 0)  # one more process of the step: what the log says of its end does not hold any more
@@ -143,6 +161,13 @@ class OpenTransaction:
             self._digested = 0
         tracer.start()
         return tracer
+
+    def _refuse_late(self, step: Step) -> None:
+        """It had begun its step before the transaction came to its end, or the step was undone: what it did would belong to nothing."""
+        if self._over or not self.doomed:
+            self._refuse_unless_going_on()
+        if self.journal.step_state(self.id, step.n) == states.UNDONE:
+            raise WrongState("Step %d of transaction %s has been undone meanwhile." % (step.n, self.id), hint="Run its task again.")
 
     def main_ended(self, pidfd: int) -> None:
         self.processes.main_ended(pidfd)
@@ -210,10 +235,11 @@ class OpenTransaction:
         self.step = None
 
     def _lost(self, reason: str) -> None:
-        """Images may not have reached the disk. The tracer that says so holds the lock, and goes on refusing."""
+        """Images may not have reached the disk, or all is to be undone. Whoever says so holds the lock; a tracer goes on refusing."""
         try:
             self._doom(reason)
-        except (JournalUnwritable, WrongState) as error:  # by the same disk; whoever finds the step unfinished dooms it
+        except (JournalUnwritable, WrongState) as error:  # by the same disk
+            doommark.write(self.id, self.doomed)
             sys.stderr.write("acid-agent: doomed, which cannot be written down: %s\n" % error)
 
     def _deny(self, step: int, what: str) -> None:
@@ -238,6 +264,16 @@ class OpenTransaction:
         except JournalUnwritable:  # only an undo can follow, so it may have its room now
             self.release_reserves()
             self.journal.set_state(self.id, states.DOOMED, reason=reason)
+        self._state = states.DOOMED
+
+    @property
+    def rebooting(self) -> bool:
+        return self._state == states.WAITING_REBOOT
+
+    def _move(self, new: str, *, on_disk: bool = True) -> None:
+        """The row first. While the lock is held."""
+        self.journal.set_state(self.id, new, on_disk=on_disk)
+        self._state = new
 
     @contextlib.contextmanager
     def _or_doom(self) -> t.Iterator[None]:
@@ -253,15 +289,14 @@ class OpenTransaction:
         self.processes.turn_to(mode)
 
     def _refuse_unless_going_on(self) -> None:
-        if self._ending:
+        if self._over or self._state in (states.COMMITTING, states.COMMITTED):
             raise WrongState("Transaction %s is at its end." % self.id, hint="acidctl show %s tells what became of it." % self.id)
         self._refuse_doomed()
         if self.rebooting:
             raise WrongState("Transaction %s waits for a reboot, and does nothing else." % self.id, hint="acidctl rollback ends it.")
-        if self.undoing:
+        if self._state == states.REWINDING:
             raise WrongState(
-                "Transaction %s is on its way back to savepoint %s." % (self.id, self.undoing),
-                hint="Ask for that rollback again, or roll all of it back.",
+                "Transaction %s is on its way back to a savepoint." % self.id, hint="Ask for that rollback again, or roll all of it back."
             )
 
     def _refuse_doomed(self) -> None:
@@ -311,11 +346,10 @@ class OpenTransaction:
             self._refuse_unless_going_on()
             self._observations.refuse_denied()
             self._seal()
-            self.rebooting = True
             shutdown.plan(directory_of(self.id), seconds)
+            self.lease.renew(seconds=seconds)
+            self._move(states.WAITING_REBOOT)
             self.sync()
-        self.lease.renew(seconds=seconds)
-        self.journal.set_state(self.id, states.WAITING_REBOOT)
         if not self.processes.tracers:  # else what they do up to the very end is to be on the disk too: shut_down() marks that
             shutdown.mark(directory_of(self.id), boot_id())
 
@@ -324,8 +358,7 @@ class OpenTransaction:
         with self.lock:
             if self.rebooting:
                 shutdown.unmark(directory_of(self.id))
-                self.journal.set_state(self.id, states.ACTIVE)
-                self.rebooting = False
+                self._move(states.ACTIVE)
 
     def shut_down(self) -> None:
         """The agent is told to end with the transaction open: all that has happened is on the disk, and says so, when this returns."""
@@ -348,17 +381,17 @@ class OpenTransaction:
         with self.lock:
             self._refuse_unless_going_on()
             self._observations.refuse_denied()
-            self._ending = True  # no step starts any more
+            self._move(states.COMMITTING, on_disk=False)  # no step starts any more; another boot undoes it anyway
         try:
             self._prepare(armed)
             with self.lock:  # calls wait for what becomes of it
                 self._refuse_doomed()  # by what earlier steps left running, on a disk that did not take the row that says so
                 self.sync()
                 with self._or_doom():
-                    self.journal.set_state(self.id, states.COMMITTED)
+                    self._move(states.COMMITTED)
                 self._turn_to(LET_RUN)
         except BaseException:
-            self._ending = False
+            self._go_on()
             raise
         # From here on nothing may fail: it is committed.
         for part in (self.release_reserves, self.close):
@@ -369,6 +402,45 @@ class OpenTransaction:
         except (OSError, AcidError) as error:
             sys.stderr.write("acid-agent: %s is committed, and its summary cannot be kept: %s\n" % (self.id, error))
             return Summary(self.id, name, states.COMMITTED, seconds=round(time.monotonic() - start, 3))
+
+    def _go_on(self) -> None:
+        """A commit was refused before it asked the disk."""
+        with self.lock, contextlib.suppress(JournalUnwritable):  # then it stays COMMITTING, and can only be rolled back
+            if self._state == states.COMMITTING and not self.doomed:
+                self._move(states.ACTIVE, on_disk=False)
+
+    # -- back to a savepoint ---------------------------------------------------------------------------------------------
+
+    def rewind(self, point: Savepoint) -> None:
+        """An undo to `point` is about to begin, or to go on: REWINDING is on the disk, no step starts any more, and what later steps left
+        running is dead, when this returns."""
+        self.release_reserves()  # that row is its first write
+        with self.lock:
+            if self.rewinding_to is None and not self.doomed:
+                self._refuse_unless_going_on()
+            elif self.rewinding_to is not None and self.rewinding_to < point.epoch:
+                raise WrongState(
+                    "Transaction %s is on its way back to a savepoint before %s." % (self.id, point.name),
+                    hint="Ask for that rollback again, or roll all of it back.",
+                )
+            self.journal.begin_rewind(self.id, point.epoch)
+            self.rewinding_to, self._state = point.epoch, states.DOOMED if self.doomed else states.REWINDING
+            # No step comes to be from here on, and none of those that are there gets a tracer.
+            later = [step.n for step in self.journal.steps(self.id) if step.epoch >= point.epoch]
+        self.kill_processes(min(later, default=1 << 30))
+        self.seal()
+
+    def rewound(self, point: Savepoint, *, doomed: str) -> None:
+        """All since `point` is undone, or what is not is the reason for which it is doomed."""
+        with self.lock:
+            self.doomed = self.doomed or doomed
+            again = self.journal.end_rewind(self.id, point, doomed=self.doomed)
+            self.rewinding_to, self._state = None, states.DOOMED if self.doomed else states.ACTIVE
+            self.capture.epoch(again.epoch, 0)
+            if self.doomed:
+                self._turn_to(REFUSE)
+        with contextlib.suppress(StoreFull):  # then the next step is refused
+            self.take_reserves()
 
     def _prepare(self, armed: t.Sequence[str]) -> None:
         """All that the commit row says is written down, but for the sync."""
@@ -395,11 +467,18 @@ class OpenTransaction:
     def summary(self, state: str, seconds: float) -> Summary:
         return summary(self.journal, self.id, state, seconds, read(directory_of(self.id)))
 
+    def give_up(self, reason: str) -> None:
+        """All of it is about to be undone: that is on the disk before anything is killed for it, if the disk takes it. Else the undo says
+        so."""
+        self.release_reserves()  # before the journal is even read
+        with self.lock:
+            self._lost(reason)
+
     def kill_processes(self, first_step: int = 0) -> None:
         """Kill what steps from `first_step` on left running, and wait until their tracers have ended."""
         with self.lock:
             if not first_step:
-                self._ending, self._mode = True, REFUSE
+                self._over, self._mode = True, REFUSE
             chosen = self.processes.turn_to(REFUSE, first_step=first_step)
         self.processes.kill(chosen, first_step=first_step)
 
@@ -420,4 +499,7 @@ class OpenTransaction:
         try:
             self.log.close()
         finally:  # else its mounts are busy for ever
-            self.store.close()
+            try:
+                self.store.close()
+            finally:
+                ownership.release(directory_of(self.id))

@@ -493,7 +493,7 @@ def test_a_journal_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
     old.close()
     with sqlite3.connect(path) as db:
         db.executescript(
-            "ALTER TABLE probe DROP COLUMN digest; DROP TABLE compensation; DROP TABLE savepoint;"
+            "ALTER TABLE probe DROP COLUMN digest; ALTER TABLE tx DROP COLUMN rewinding_to; DROP TABLE compensation; DROP TABLE savepoint;"
             "CREATE TABLE savepoint (tx TEXT NOT NULL REFERENCES tx(id) ON DELETE CASCADE,"
             " name TEXT NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (tx, name)) WITHOUT ROWID;"
             f"INSERT INTO savepoint VALUES ('{tx.id}', 'old', 3); PRAGMA user_version = 1;"

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who is answered on the agent's socket: root, by the credentials that the kernel has of the peer, and nobody else."""
+"""Who is answered on the agent's socket: root, by the credentials that the kernel has of the peer, and nobody else. And what a shim leaves
+that is killed while it begins its step."""
 
 from __future__ import annotations
 
+import array
 import json
 import os
 import socket
+import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engine import requests as module
+from engine.errors import WrongState
 from engine.journal import Journal
 from engine.requests import Requests
 from engine.situation import Situation
@@ -85,3 +91,73 @@ def test_another_user_gets_no_answer(requests: Requests, listener: socket.socket
 def test_root_gets_one(requests: Requests, listener: socket.socket, form: str, first: bytes) -> None:
     """The length of an answer, and a refusal."""
     assert answer(requests, listener, FORMS[form], uid=0, gid=0).startswith(first)
+
+
+# A shim that is killed early
+
+
+class Begun:
+    """An open transaction of which attaching raises `error`."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.id, self._error = "t", error
+        self.processes = types.SimpleNamespace(tracers=[])
+
+    def check(self, _token: int) -> None:
+        pass
+
+    def start_step(self, _info: object, _process: int) -> object:
+        return object()
+
+    def attach(self, *_of: object, **_more: object) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+@pytest.mark.parametrize(
+    ("sent", "error", "answered"),
+    [
+        (b"L", ProcessLookupError(3, "No such process"), b"E"),  # killed when its listener was on its way
+        (b"L", WrongState("a test says so"), b"E"),
+        (b"X", None, b""),
+    ],
+)
+def test_a_listener_that_is_not_served_is_closed(requests: Requests, sent: bytes, error: Exception | None, answered: bytes) -> None:
+    requests._situation.open = Begun(error)  # type: ignore[assignment]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener, kept = os.pipe()
+    serving = threading.Thread(target=requests.serve, args=(ours,))
+    with theirs:
+        theirs.settimeout(20)
+        serving.start()
+        theirs.sendall(b'{"op":"step","tx":"t","token":0,"step":"e30="}')
+        assert theirs.recv(1 << 17)[:1] == b"F"
+        theirs.sendmsg([sent], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
+        os.close(listener)
+        assert theirs.recv(1 << 17)[:1] == answered
+        serving.join(20)
+    with pytest.raises(BrokenPipeError):  # nobody reads it any more
+        os.write(kept, b"x")
+    os.close(kept)
+
+
+def test_systemd_has_a_listener_before_it_is_served(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracer whose shim has been killed ends at once, and closes it: by then its number may be another file's."""
+    given: list[object] = []
+    monkeypatch.setattr(module.systemd_notify, "store", "the store")
+    begun = Begun(None)
+    monkeypatch.setattr(begun, "attach", lambda *_of, **more: given.append(more["kept"]))
+    requests._situation.open = begun  # type: ignore[assignment]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    read, _write = os.pipe()
+    with theirs:
+        serving = threading.Thread(target=requests.serve, args=(ours,))
+        serving.start()
+        theirs.sendall(b'{"op":"step","tx":"t","token":0,"step":"e30="}')
+        theirs.recv(1 << 17)
+        theirs.sendmsg([b"L"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [read]))])
+        assert theirs.recv(10) == b"K"
+        serving.join(20)
+    assert given == ["the store"]
+    os.close(read)
+    os.close(_write)

@@ -21,7 +21,7 @@ from engine.wanted import read
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from played import attach, begin, end, opened  # noqa: F401
+from played import PlayedTracer, attach, begin, end, opened  # noqa: F401
 
 
 def test_the_end_that_was_noted_holds_no_more_when_another_process_comes(opened) -> None:
@@ -65,6 +65,27 @@ def test_a_doom_that_the_disk_does_not_take_refuses_all_the_same(opened, monkeyp
     monkeypatch.setattr(made.journal, "set_state", full)
     made._lost("the disk does not take it")
     assert made.doomed and tracer.mode == REFUSE
+
+
+def test_systemd_keeps_a_listener_before_its_tracer_can_close_it(opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _log = opened
+    order: list[str] = []
+    monkeypatch.setattr(PlayedTracer, "start", lambda _tracer: order.append("served"))
+    made.attach(begin(made), os.getpid(), -1, lambda _tracer: None, kept=lambda name, fds: order.append(f"kept {len(fds)}"))
+    assert order == ["kept 2", "served"]
+
+
+def test_a_shim_that_is_dead_by_then_leaves_nothing(opened) -> None:
+    made, _log = opened
+    step = begin(made)
+    pid = child("same")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    kept: list[str] = []
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ProcessLookupError):
+        made.attach(step, pid, -1, lambda _tracer: None, kept=lambda name, _fds: kept.append(name))
+    assert (kept, made.processes.tracers, len(os.listdir("/proc/self/fd"))) == ([], [], before)
 
 
 def child(place: str) -> int:

@@ -202,7 +202,7 @@ def test_a_doom_that_could_not_be_written_down_is_no_less_one(opened, monkeypatc
     monkeypatch.setattr(made, "_note_survivors", lambda: made._lost("the disk did not take it"))
     with pytest.raises(Doomed, match="did not take it"):
         made.commit([])
-    assert state(made) == "ACTIVE"
+    assert state(made) == "COMMITTING"  # which the next agent dooms
 
 
 def test_steps_that_were_not_seen_doom_before_the_commit_too(opened) -> None:

@@ -29,6 +29,13 @@ def connect() -> socket.socket | None:
     return sock
 
 
+def listens() -> bool:
+    sock = connect()
+    if sock is not None:
+        sock.close()
+    return sock is not None
+
+
 def ask(request: dict[str, t.Any]) -> dict[str, t.Any] | None:
     """The agent's answer; None when no agent runs. AgentUnavailable when it dies meanwhile."""
     sock = connect()

@@ -12,7 +12,7 @@ import os
 import sys
 import typing as t
 
-from .. import formats, health, recovery, retention, states, units, verify
+from .. import formats, health, ownership, recovery, retention, states, units, verify
 from ..drift.verdict import POLICIES
 from ..errors import AcidError, AgentUnavailable, FormatUnknown, NoTransaction, NotRoot, UndoFailed, Usage, WrongState
 from ..journal import PATH, Journal
@@ -213,9 +213,10 @@ def _by_this_engine(arguments: argparse.Namespace, tx: str, answer: Answer) -> i
     value = journal.get(tx) if tx else journal.open_transaction()
     if value is None or not formats.known(directory_of(value.id)):
         return show(arguments, answer)
-    refuse(journal, value.id)
-    kill_leftovers(journal, value.id)
-    return _ended(arguments, roll_back(journal, value.id, Manner("asked for")))
+    with ownership.owned(directory_of(value.id)):
+        refuse(journal, value.id)
+        kill_leftovers(journal, value.id)
+        return _ended(arguments, roll_back(journal, value.id, Manner("asked for")))
 
 
 def _compensated(arguments: argparse.Namespace) -> int:
@@ -263,15 +264,15 @@ def _recover(arguments: argparse.Namespace) -> int:
         done = recovery.at_lease_end(journal, agent_answers=client.answers)
         return show(arguments, {"recovered": None}) if done is None else _ended(arguments, done)
     if arguments.boot or client.connect() is None:
-        kill_leftovers(journal, value.id)
-        done = recovery.at_boot(journal)
+        done = recovery.at_boot(journal, agent_listens=client.listens)
         return show(arguments, {"recovered": None}) if done is None else _ended(arguments, done)
     raise WrongState("Transaction %s is open and its agent runs: this is no crash." % value.id, hint="acidctl rollback ends it.")
 
 
 def _resolve(arguments: argparse.Namespace) -> int:
     journal = _journal()
-    value = journal.set_state(arguments.tx, states.RESOLVED, reason=arguments.reason)
+    with ownership.owned(directory_of(arguments.tx)):  # an undo that is tried again may be under way
+        value = journal.set_state(arguments.tx, states.RESOLVED, reason=arguments.reason)
     keep_reserve(journal)
     return show(arguments, {"tx": value.id, "state": value.state})
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..model import Compensation, Step, Transaction
 
-TX = "id, name, owner, state, token, created_ns, deadline, options, boot_id, engine, reason, epoch, ended_ns, images"
+TX = "id, name, owner, state, token, created_ns, deadline, options, boot_id, engine, reason, epoch, ended_ns, images, rewinding_to"
 STEP = "n, id, epoch, task, module, position, no_log, state, started_ns, sealed_ns, pid"
 COMPENSATION = (
     "id, n, epoch, end_epoch, name, step, body, host, result, seconds, state, attempts, claim, claimed_by, claim_until_ns, reason"

@@ -48,5 +48,6 @@ CREATE TABLE compensation (
 """,
     3: """
 ALTER TABLE probe ADD COLUMN digest TEXT NOT NULL DEFAULT '';
+ALTER TABLE tx ADD COLUMN rewinding_to INTEGER;
 """,
 }

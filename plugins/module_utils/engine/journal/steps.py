@@ -64,6 +64,11 @@ class Steps(Transactions):
         with self._write() as db:
             db.execute("UPDATE step SET pid = ? WHERE tx = ? AND n = ?", (pid, tx, n))
 
+    def step_state(self, tx: str, n: int) -> str:
+        with self._read() as db:
+            row = db.execute("SELECT state FROM step WHERE tx = ? AND n = ?", (tx, n)).fetchone()
+        return "" if row is None else str(row[0])
+
     def steps(self, tx: str) -> list[Step]:
         with self._read() as db:
             return [rows.step(row) for row in db.execute(f"SELECT {rows.STEP} FROM step WHERE tx = ? ORDER BY n", (tx,))]
@@ -78,6 +83,18 @@ class Steps(Transactions):
     def savepoints(self, tx: str) -> list[Savepoint]:
         with self._read() as db:
             return [Savepoint(*row) for row in db.execute("SELECT name, epoch FROM savepoint WHERE tx = ? ORDER BY epoch", (tx,))]
+
+    def end_rewind(self, tx: str, point: Savepoint, *, doomed: str = "") -> Savepoint:
+        """The undo to `point` has come to its end: its steps are UNDONE, the savepoint stands before a new epoch, and later ones are
+        forgotten. ACTIVE again, or DOOMED, in one row with that, on the disk when it returns."""
+        with self._write(decision=True) as db:
+            for step in self.steps(tx):
+                if step.epoch >= point.epoch:
+                    self.set_step_state(tx, step.n, states.UNDONE)
+            if self.get(tx).state != states.DOOMED:
+                self.set_state(tx, states.DOOMED if doomed else states.ACTIVE, reason=doomed)
+            db.execute("UPDATE tx SET rewinding_to = NULL WHERE id = ?", (tx,))
+            return self.renew_savepoint(tx, point)
 
     def renew_savepoint(self, tx: str, point: Savepoint) -> Savepoint:
         """All since `point` has been undone: it stands before a new epoch, and later ones are forgotten."""

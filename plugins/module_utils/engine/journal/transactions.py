@@ -55,8 +55,8 @@ class Transactions(Database):
             )
             prepare(tx.id)
             db.execute(
-                f"INSERT INTO tx ({rows.TX}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (tx.id, name, owner, tx.state, token, now, deadline, rows.dump(options), boot_id, engine, "", 0, None, 1),
+                f"INSERT INTO tx ({rows.TX}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (tx.id, name, owner, tx.state, token, now, deadline, rows.dump(options), boot_id, engine, "", 0, None, 1, None),
             )
         return tx
 
@@ -124,12 +124,13 @@ class Transactions(Database):
             )
         return found
 
-    def set_state(self, tx: str, new: str, *, reason: str = "") -> Transaction:
+    def set_state(self, tx: str, new: str, *, reason: str = "", on_disk: bool = True) -> Transaction:
         """Moves the transaction as `states` allows; a move to where it is already changes nothing. A reason replaces the last one.
+        Without `on_disk` it survives every process, and not a power cut.
 
         Raises WrongState; Busy or Blocked when an ended transaction would open again beside another one.
         """
-        with self._write(decision=True) as db:
+        with self._write(decision=on_disk) as db:
             old = self.get(tx)
             if not states.check(old.state, new):
                 return old
@@ -141,6 +142,13 @@ class Transactions(Database):
             values = (new, rows.storable(reason) or old.reason, ended, tx)
             db.execute("UPDATE tx SET state = ?, reason = ?, ended_ns = ? WHERE id = ?", values)
             return self.get(tx)
+
+    def begin_rewind(self, tx: str, epoch: int) -> None:
+        """REWINDING to the savepoint that stands before `epoch`, on the disk when it returns. One that is DOOMED stays that."""
+        with self._write(decision=True) as db:
+            if self.get(tx).state != states.DOOMED:
+                self.set_state(tx, states.REWINDING)
+            db.execute("UPDATE tx SET rewinding_to = ? WHERE id = ?", (epoch, tx))
 
     def set_deadline(self, tx: str, deadline: float | None) -> None:
         self._update(tx, "deadline = ?", deadline)
