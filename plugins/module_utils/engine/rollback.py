@@ -25,6 +25,7 @@ from . import basis, compensations, copies, doommark, formats, kernel, ownership
 from .afterdigest import clock_offset_ns, now_ns
 from .boot import began_ns, boot_id
 from .drift.ends import StepTimes
+from .drift.groups import PACKAGES
 from .drift.settle import About, Settled
 from .drift.verdict import STOP, passengers
 from .drift.verdict import load as load_verdict
@@ -322,7 +323,9 @@ def _undo(
             outcome += _half(probe.before_files, before[probe.name], about[probe.name])
     if [fs for fs in store.by_number.values() if fs.reopen()]:  # the probes may have mounted it read-write again
         store.room.release_reserves()
-    with settled.accounts(wanted), packagelocks.held(wanted):
+    with settled.accounts(wanted), packagelocks.held(wanted) as taken:
+        if taken:
+            settled.hold_back(wanted, PACKAGES, taken[0])
         first = min((step.started_ns for step in later), default=1 << 63)
         files = undo(store, log, wanted, epoch=epoch, held=settled.held(), spared=passengers(directory_of(tx)), since=first)
     for probe in probes.after_files():

@@ -32,11 +32,13 @@ from ..wanted import Inode, Place, Wanted
 from . import accounts, aside, merging, verdict
 from .daemons import Daemons
 from .decide import decide
-from .ends import Ends, Now, StepTimes
+from .ends import LATER, Ends, Now, StepTimes
+from .groups import ACCOUNTS, Groups
+from .hold import Hold
 from .judge import Judge
 from .mergeable import FAMILY
 from .sides import open_now
-from .verdict import ASIDE, LEFT, Drift, Verdict
+from .verdict import ASIDE, LEFT, MERGED, Drift, Verdict
 
 
 class About(t.NamedTuple):
@@ -143,12 +145,39 @@ class Settled:
         if not self.verdict.merges and not _touches_family(wanted):
             yield
             return
-        with accounts.locked():
+        with accounts.locked() as had:
             if first:
                 self._look_again(wanted)
                 self._save()
+            if not had:
+                self.hold_back(wanted, ACCOUNTS, accounts.LOCK)
             self._merge()
             yield
+
+    def hold_back(self, wanted: Wanted, group: str, lock: str) -> None:
+        """Somebody else has had the lock of the group for all the time that was waited for it: what he writes when he is ready would go
+        over what is undone now, or half of both would stay. He is drift; the group is undone when the undo is asked for again."""
+        found = self.verdict
+        with self._ground(wanted) as ground:
+            hold, groups = Hold(ground, self._judge(ground).look().stands), Groups(ground)
+            hold.paths(lambda path: groups.of(path) == group or path == os.fsencode(lock))
+            around, names = hold.times(), hold.names()
+            for plan in [plan for plan in found.merges if groups.of(plan.path) == group]:
+                found.merges.remove(plan)
+                hold.places |= plan.places
+                hold.inodes |= plan.inodes
+            for drift in found.drifts:
+                if drift.fate == MERGED and groups.of(os.fsencode(drift.path)) == group:
+                    drift.fate = LEFT
+        found.places |= hold.places
+        found.inodes |= hold.inodes
+        found.times.update(around)
+        found.around |= set(around)
+        known = {drift.path for drift in found.drifts} | set(found.with_them) | {lock}
+        found.with_them += sorted(names - known)
+        found.drifts.append(Drift(lock, "locked", LATER, LEFT, group))
+        found.restrict(wanted)
+        self._save()
 
     def _look_again(self, wanted: Wanted) -> None:
         known = self.verdict
