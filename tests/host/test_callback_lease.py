@@ -107,6 +107,43 @@ def test_a_commit_needs_a_login_that_works(warm_hosts):
     assert warm_hosts.differences(before, warm_hosts.state("h1", "after")) == ""
 
 
+# Enabled and running, running by hand, enabled and stopped by hand.
+UNITS = r"""
+cd /etc/systemd/system
+for name in on hand off; do
+    printf '[Service]\nExecStart=/bin/sleep 3001\n[Install]\nWantedBy=multi-user.target\n' > lab-$name.service
+done
+systemctl daemon-reload
+systemctl enable --quiet lab-on lab-off
+systemctl start lab-on lab-hand
+"""
+UNITS_GONE = "systemctl disable --quiet --now lab-on lab-off; systemctl stop lab-hand; rm /etc/systemd/system/lab-*"
+ARE_UP = "systemctl is-active lab-on lab-hand lab-off lab-new cron; systemctl is-enabled lab-on cron"
+CHANGE_UNITS = r"""
+    - systemd_service: {name: "{{ item }}", enabled: false, state: stopped}
+      loop: [lab-on, cron]
+    - shell: |
+        printf '[Service]\nExecStart=/bin/sleep 3003\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/lab-new.service
+        systemctl daemon-reload
+        systemctl enable --now lab-new
+"""
+
+
+def test_after_a_planned_reboot_what_ran_runs_again(warm_hosts):
+    warm_hosts.ssh("h1", UNITS)
+    try:
+        before, up = warm_hosts.state("h1", "before"), warm_hosts.ssh("h1", ARE_UP, check=False)
+        assert up.split() == ["active", "active", "inactive", "inactive", "active", "enabled", "enabled"]
+        play = HEAD + CHANGE_UNITS + "    - reboot: {reboot_timeout: 60}\n    - command: 'false'\n"
+        run = warm_hosts.play(play, "--limit", "h1")
+        text = run.stdout + run.stderr
+        assert (run.rc, run.outcome("h1")) == (2, "rolled back"), text
+        assert warm_hosts.ssh("h1", ARE_UP, check=False) == up, text
+        assert warm_hosts.differences(before, warm_hosts.state("h1", "after"), "--across-boot") == "", text
+    finally:
+        warm_hosts.ssh("h1", UNITS_GONE, check=False)
+
+
 @pytest.mark.parametrize("fails", [True, pytest.param(False, marks=pytest.mark.exact)])
 def test_a_planned_reboot(warm_hosts, fails):
     before = warm_hosts.state("h1", "before")

@@ -145,6 +145,7 @@ QUICK = (
     "paths: a change and a flag start what watches them",
     "mounts: a unit comes, a unit goes, one fails",
     "user units of root",
+    "failed: before the transaction, which mends it",
     "dependencies: a restart goes up the chain",
     "born: a service with directories, users, socket, timer and slice",
     "born: what a service and its start script leave in /run",

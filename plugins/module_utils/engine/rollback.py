@@ -312,6 +312,7 @@ def _undo(
                 since=since,
                 spared=settled.paths(),
                 rebooted=rebooted,
+                booted=began_ns() if booted_within and value.boot_id == boot_id() else 0,
                 at_boot=at_boot,
                 rereads=rereads,
                 attic="%s/store/%s" % (STATE, tx),

@@ -446,6 +446,18 @@ SCENARIOS = (
         moves="one two failed",
     ),
     scenario(
+        "failed: before the transaction, which mends it",
+        "sed -i 's,^ExecStart=.*,ExecStart=/bin/sleep 2021,' /etc/systemd/system/lab-failed.service; systemctl daemon-reload; "
+        "systemctl start lab-failed; systemctl is-active lab-failed",
+        "systemctl stop lab-failed",
+        moves="failed",
+    ),
+    scenario(
+        "failed: before the transaction, which forgets it",
+        "systemctl reset-failed lab-failed",
+        moves="failed",
+    ),
+    scenario(
         "dependencies: a whole chain stops and starts in order",
         "echo new > /etc/lab/base.conf; systemctl stop lab-base; systemctl is-active lab-middle lab-top lab-part && exit 1 || true",
         "systemctl start lab-part",

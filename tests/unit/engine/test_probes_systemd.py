@@ -26,6 +26,7 @@ class Played:
     def __init__(self, *texts: str) -> None:
         self.texts, self.asked = list(texts), []
         self.code = 0
+        self.down: dict[str, str] = {}
 
     def __call__(self, argv: list[str], *, timeout: float) -> Output:
         assert timeout > 0
@@ -35,8 +36,14 @@ class Played:
             if "--state=failed" in args or "--property=Slice" in args:
                 return Output(0, "", "")
             return Output(self.code, self.texts.pop(0) if len(self.texts) > 1 else self.texts[0], "no answer")
+        if args[0] == "show" and "--" in args:
+            return Output(0, self.named(args[args.index("--") + 1 :]), "")
         self.asked.append(" ".join(args))
         return Output(self.code, "", "no answer")
+
+    def named(self, names: list[str]) -> str:
+        """Of units that are down, asked by name: what was given by `down`."""
+        return "\n".join(f"Id={name}\nActiveState=inactive\n{self.down.get(name, '')}" for name in names)
 
 
 @pytest.fixture
@@ -120,9 +127,7 @@ def test_what_systemd_may_have_read(path: bytes) -> None:
     assert is_read_by_systemd(path)
 
 
-@pytest.mark.parametrize(
-    "path", [b"/usr/lib/a", b"/usr/bin/systemd-notify", b"/var/lib/dpkg/status", b"/srv/etc/a", b"/home/a/b"]
-)
+@pytest.mark.parametrize("path", [b"/usr/lib/a", b"/usr/bin/systemd-notify", b"/var/lib/dpkg/status", b"/srv/etc/a", b"/home/a/b"])
 def test_what_systemd_does_not_read(path: bytes) -> None:
     assert not is_read_by_systemd(path)
 
@@ -178,3 +183,57 @@ def test_without_systemd_there_is_nothing_to_do(monkeypatch) -> None:
     captured = Systemd().capture()
     assert captured == {"managed": False, "units": {}}
     assert Systemd().before_files(captured, NOW) == Systemd().after_files(captured, NOW) == systemd.NOTHING
+
+
+def test_after_a_planned_reboot_what_ran_runs_again_and_what_did_not_stops(played) -> None:
+    """The boot is the transaction's doing; AFTER has no time at all of lab-c, which the boot did not start."""
+    one = played(AFTER, AFTER, AFTER, BEFORE)
+    probe, circumstances = Systemd(), Circumstances(windows=((1, 2),), rebooted=True, booted=1 << 40)
+    probe.before_files(image(BEFORE), circumstances)
+    outcome = probe.after_files(image(BEFORE), circumstances)
+    assert "stop -- lab-e.service lab-run.service" in one.asked
+    assert "start -- lab-c.service" in one.asked
+    assert outcome.notes == outcome.failures == ()
+
+
+def test_after_somebody_elses_reboot_units_are_left_and_that_is_said(played) -> None:
+    one = played(AFTER)
+    probe, circumstances = Systemd(), Circumstances(windows=((1, 2),), rebooted=True)
+    assert probe.before_files(image(BEFORE), circumstances).actions == ()
+    assert "has rebooted since" in probe.after_files(image(BEFORE), circumstances).notes[0]
+    assert one.asked == ["daemon-reload"]
+
+
+def failed_image() -> dict:
+    before = image(BEFORE)
+    before["units"]["lab-c.service"][1] = "failed"
+    return before
+
+
+def test_what_had_failed_is_made_failed_again_and_no_command_of_its_own_runs(played, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(systemctl.Systemctl, "transient", str(tmp_path / "transient"))
+    one = played("\n\n".join(part for part in BEFORE.split("\n\n") if "Id=lab-c.service" not in part))
+    one.down["lab-c.service"] = "LoadState=loaded\nOnFailure="
+    texts = []
+
+    def start(argv: list[str], *, timeout: float) -> Output:
+        if "start" in argv:
+            texts.append((tmp_path / "transient" / "lab-c.service.d" / "zzzz-acid-failed.conf").read_text())
+        return one(argv, timeout=timeout)
+
+    monkeypatch.setattr(systemctl, "run", start)
+    Systemd().after_files(failed_image(), NOW)
+    assert one.asked == [
+        "daemon-reload",
+        "daemon-reload",
+        "start --job-mode=ignore-dependencies -- lab-c.service",
+        "daemon-reload",
+    ]
+    assert "ExecStart=\n" in texts[0] and texts[0].endswith("ExecStart=/bin/false\n")
+    assert not (tmp_path / "transient").exists()
+
+
+def test_a_failure_that_is_not_one_again_is_a_difference() -> None:
+    now = image(BEFORE)
+    del now["units"]["lab-c.service"]
+    assert Systemd().compare(failed_image(), now) == ["Unit lab-c.service is inactive, and was failed."]

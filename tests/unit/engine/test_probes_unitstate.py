@@ -96,10 +96,33 @@ def test_after_a_reboot_invocations_say_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "was", "now", "field"),
+    [
+        ("x.service", ABSENT, unit(), "stop"),
+        ("x.service", ABSENT, unit(active="activating", type="oneshot"), None),
+        ("x.service", unit(), ABSENT, "start"),
+        ("x.service", unit(), unit(invocation="2"), None),
+        ("x.target", ABSENT, unit(), None),
+        ("x.target", unit(), ABSENT, None),
+    ],
+)
+def test_one_unit_after_a_reboot(name: str, was: Unit, now: Unit, field: str | None) -> None:
+    found = moves({name: was}, {name: now}, rebooted=True)
+    assert [name for name in found._fields if getattr(found, name)] == ([field] if field else [])
+
+
+def test_after_a_reboot_what_a_timer_that_fired_runs_is_the_timers() -> None:
+    timers = {"x.timer": unit(triggered="0")}, {"x.timer": unit(triggered="12s", invocation="2")}
+    running = {"x.service": unit(triggered_by=("x.timer",))}
+    assert moves(timers[0], {**timers[1], **running}, rebooted=True).stop == ()
+    assert moves(timers[0], {**timers[0], **running}, rebooted=True).stop == ("x.service",)
+
+
+@pytest.mark.parametrize(
     ("was", "now", "field"),
     [
         (ABSENT, unit(), "stop"),
-        (unit(active="failed"), unit(), "stop"),
+        (unit(active="failed"), unit(active="failed", invocation="2"), None),
         (unit(active="inactive"), unit(active="activating"), "stop"),
         (unit(active="inactive"), unit(refuses_stop=True), None),
         (unit(), ABSENT, "start"),
@@ -121,6 +144,16 @@ def test_after_a_reboot_invocations_say_nothing() -> None:
 def test_one_unit(was: Unit, now: Unit, field: str | None) -> None:
     found = moves({"x.service": was}, {"x.service": now})
     assert [name for name in found._fields if getattr(found, name)] == ([field] if field else [])
+
+
+def test_a_failure_that_the_transaction_mended_or_forgot_is_to_be_one_again() -> None:
+    found = moves({"x.service": unit(active="failed")}, {"x.service": unit()})
+    assert (found.stop, found.fail) == (("x.service",), ("x.service",))
+    assert moves({"x.service": unit(active="failed")}, {}).fail == ("x.service",)
+    later = moves(
+        {"x.service": unit(active="failed")}, {"x.service": unit(times=(9, 9, 9, 0, 0))}, clock=Clock(lambda us: us < 9, lambda us: us < 9)
+    )
+    assert later.names == frozenset()
 
 
 def test_a_unit_that_failed_in_the_transaction_is_started_and_its_failure_forgotten() -> None:

@@ -33,6 +33,7 @@ class Circumstances:
     `spared`: paths that the undo of the files has left to somebody else (drift, I5), with absolute names.
     `left`: the probe's own image at commit, for an undo after it: only what differs between the two images was the transaction's.
     `rebooted`: the image is from another boot than this one.
+    `booted`: when this boot began, if the transaction's own reboot, a planned one, began it; else 0. What the boot did is its doing then.
     `attic`: a directory for trees that have to go and may hold somebody's data; empty: they are deleted.
     `at_boot`: PID 1 is still starting the system, so nobody may wait for one of its jobs.
     `rereads`: managers of units may have read files that are put back.
@@ -45,6 +46,7 @@ class Circumstances:
     spared: frozenset[bytes] = frozenset()
     left: Image | None = None
     rebooted: bool = False
+    booted: int = 0
     at_boot: bool = False
     rereads: bool = True
     attic: str = ""
@@ -52,11 +54,16 @@ class Circumstances:
 
     def by_a_step(self, ns: int) -> bool:
         """Whether something that happened at `ns` (CLOCK_REALTIME) can be a step's doing."""
-        return not self.windows or _within(self.windows, ns)
+        return not self.windows or _within(self.windows, ns) or self._by_the_boot(ns)
 
     def by_a_daemon(self, ns: int) -> bool:
         """Whether something that happened at `ns` can be what a daemon did because a step asked it to."""
-        return not self.windows or _within(self.asked, ns)
+        return not self.windows or _within(self.asked, ns) or self._by_the_boot(ns)
+
+    def _by_the_boot(self, ns: int) -> bool:
+        """From its begin to the first step that came after it."""
+        end = min((start for start, _end in self.windows if start > self.booted), default=1 << 63)
+        return 0 < self.booted - EARLY_NS <= ns < end
 
 
 def _within(windows: tuple[tuple[int, int], ...], ns: int) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pwd
 import typing as t
+from collections.abc import Iterable
 
 from ..commands import Output, run
 from ..errors import ProbeFailed
@@ -57,6 +58,30 @@ class Systemctl:
         if not shown.ok:
             raise ProbeFailed(f"systemd does not say which units there are: {shown.complaint}.", hint="Try `systemctl list-units`.")
         return {name: unit for name, unit in parse(shown.out).items() if concerns(name)}
+
+    def with_down(self, shown: dict[str, Unit], was: Iterable[str]) -> dict[str, Unit]:
+        """`shown` by `units`, and those of `was` that are down by now, with the times that systemd still knows: when they ended."""
+        names = sorted(set(was) - set(shown))
+        if not names:
+            return shown
+        asked = self.ask("show", f"--property={','.join(PROPERTIES)}", "--", *names, timeout=QUERY)
+        found = parse(asked.out) if asked.ok else {}
+        return {**shown, **{name: unit for name, unit in found.items() if name in names and unit.down}}
+
+    def unmet(self, names: Iterable[str]) -> frozenset[str]:
+        """Those whose conditions (systemd.unit(5), ConditionPathExists= and others) did not hold when they were started at last."""
+        return frozenset(name for name, unit in self.properties(names, "ConditionResult").items() if unit["ConditionResult"] == "no")
+
+    def properties(self, names: Iterable[str], *wanted: str) -> dict[str, dict[str, str]]:
+        """Of units by name; those of which systemd says nothing are missing."""
+        asked = sorted(names)
+        shown = self.ask("show", f"--property={','.join(('Id', *wanted))}", "--", *asked, timeout=QUERY) if asked else None
+        found: dict[str, dict[str, str]] = {}
+        for part in shown.out.split("\n\n") if shown is not None and shown.ok else ():
+            unit = dict(line.split("=", 1) for line in part.splitlines() if "=" in line)
+            if "Id" in unit:
+                found[unit["Id"]] = {name: unit.get(name, "") for name in wanted}
+        return found
 
     def newly_failed(self) -> dict[str, int]:
         """Mounts and scopes that failed, with the time (CLOCK_MONOTONIC us): nobody starts them again, but the failure shows."""

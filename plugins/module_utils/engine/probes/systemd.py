@@ -63,7 +63,7 @@ class Systemd(Probe):
             return []
         if not now["managed"]:
             return ["systemd was PID 1, and is not."]
-        if circumstances.at_boot or _rebooted(circumstances):
+        if circumstances.at_boot or _of_another_boot(circumstances):
             return []
         sentences = self._undo(None, before, circumstances).differences(read_units(now["units"]), circumstances)
         for uid in self._same_users(before, now):
@@ -75,7 +75,7 @@ class Systemd(Probe):
         ]
 
     def before_files(self, before: Image, circumstances: Circumstances) -> Outcome:
-        if not before["managed"] or _rebooted(circumstances):
+        if not before["managed"] or circumstances.at_boot or _of_another_boot(circumstances):
             return NOTHING
         outcome = NOTHING
         for user in _born_lingering(before, {"lingering": lingering()}, circumstances):
@@ -88,14 +88,14 @@ class Systemd(Probe):
         if not before["managed"]:
             return NOTHING
         outcome = NOTHING
-        if not _rebooted(circumstances) and not circumstances.at_boot:
+        if not circumstances.at_boot and not _of_another_boot(circumstances):
             outcome += self._files_of_managers(before, circumstances)
         # A unit file that is back is older than what systemd has read, so it would not notice.
         if circumstances.rereads:
             outcome += _reload(self._system)
         if circumstances.at_boot:
             return outcome + _boot_again(self._system)
-        if _rebooted(circumstances):
+        if _of_another_boot(circumstances):
             return outcome + Outcome(notes=("The host has rebooted since: services that are up run on as they were started at boot.",))
         outcome += _or_failure(self._undo(None, before, circumstances).bring_back, circumstances)
         for user in sorted(set(before["lingering"]) - set(lingering())):
@@ -140,8 +140,9 @@ class Systemd(Probe):
         return sorted(int(uid) for uid, user in before["users"].items() if there.get(int(uid)) == user["invocation"])
 
 
-def _rebooted(circumstances: Circumstances) -> bool:
-    return circumstances.rebooted and circumstances.left is None
+def _of_another_boot(circumstances: Circumstances) -> bool:
+    """And not by the transaction's own reboot: who started what at boot or later cannot be told."""
+    return circumstances.rebooted and circumstances.left is None and not circumstances.booted
 
 
 def _born_lingering(before: Image, now: Image, circumstances: Circumstances) -> list[str]:

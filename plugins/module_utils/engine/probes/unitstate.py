@@ -146,17 +146,19 @@ def kept_up(name: str) -> bool:
 
 
 class Moves(NamedTuple):
-    """Names of units by what has to be done to bring them back; each sorted, and in one list only except `reset`."""
+    """Names of units by what has to be done to bring them back; each sorted, and in one list only except `reset` and `fail`, whose units
+    failed in the transaction, and before it."""
 
     stop: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
     reload: tuple[str, ...] = ()
     reset: tuple[str, ...] = ()
+    fail: tuple[str, ...] = ()
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(self.stop + self.start + self.restart + self.reload + self.reset)
+        return frozenset(name for names in self for name in names)
 
 
 class Clock(NamedTuple):
@@ -170,32 +172,37 @@ def moves(before: Units, after: Units, *, clock: Clock | None = None, rebooted: 
     """What was moved between two images; without a `clock`, by whomever.
 
     Never in it: what a timer that fired, or the unit's own Restart=, has moved. After a reboot every unit has another invocation, so that
-    only up and down can be compared.
+    only up and down can be compared; which targets a boot reaches is left to it.
     """
-    found: dict[str, list[str]] = {"stop": [], "start": [], "restart": [], "reload": [], "reset": []}
+    found: dict[str, list[str]] = {"stop": [], "start": [], "restart": [], "reload": [], "reset": [], "fail": []}
     for name in sorted({*before, *after}):
         if not concerns(name):
             continue
         was, now = before.get(name, ABSENT), after.get(name, ABSENT)
         action = _action(name, was, now, rebooted=rebooted)
-        if _timer_fired(was, now, before, after) or not _in_time(action, was, now, clock):
+        if _timer_fired(was, now, before, after, rebooted=rebooted) or not _in_time(action, was, now, clock):
             continue
         if action:
             found[action].append(name)
         if now.active == "failed" and was.active != "failed":
             found["reset"].append(name)
+        if was.active == "failed" and now.active != "failed" and not rebooted:  # a boot forgets it
+            found["fail"].append(name)
     return Moves(*(tuple(found[field]) for field in Moves._fields))
 
 
 def _action(name: str, was: Unit, now: Unit, *, rebooted: bool) -> str:
     """Units that were on their way at capture (activating: a one-shot at work, say) ended by themselves and are left."""
     kind = name.rpartition(".")[2]
+    if was.down and rebooted:
+        # A one-shot that is at work will end by itself, as it did in the boot before. What had failed the boot has tried again.
+        return "stop" if now.up and kind != "target" and was.active != "failed" and not now.refuses_stop else ""
     if was.down:
         return "" if now.down or now.refuses_stop else "stop"
     if not was.up:
         return ""
     if now.down or now.active == "deactivating":
-        return "" if kind == "slice" or was.refuses_start else "start"
+        return "" if kind == "slice" or (kind == "target" and rebooted) or was.refuses_start else "start"
     if rebooted or kind in ("target", "slice") or was.refuses_start or now.refuses_stop:
         return ""
     if not now.up:
@@ -208,8 +215,12 @@ def _action(name: str, was: Unit, now: Unit, *, rebooted: bool) -> str:
     return ""
 
 
-def _timer_fired(was: Unit, now: Unit, before: Units, after: Units) -> bool:
+def _timer_fired(was: Unit, now: Unit, before: Units, after: Units, *, rebooted: bool) -> bool:
     for timer in {*was.triggered_by, *now.triggered_by}:
+        if rebooted and timer.endswith(".timer"):
+            if timer in before and after.get(timer, ABSENT).triggered not in ("", "0"):
+                return True
+            continue
         if timer.endswith(".timer") and timer in before and timer in after and before[timer].triggered != after[timer].triggered:
             # A timer that was started anew fires by the doing of whoever did that.
             return before[timer].invocation == after[timer].invocation

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterable
 
+from . import standin
 from .base import NOTHING, Circumstances, Outcome
 from .systemctl import Systemctl
 from .unitstate import ABSENT, Clock, Moves, Unit, Units, kept_up, moves
@@ -27,9 +28,10 @@ class UnitUndo:
         self._taken_down: frozenset[str] = frozenset()
         self._held: frozenset[str] = frozenset()
         self._handled: frozenset[str] = frozenset()
+        self._unmet: frozenset[str] = frozenset()
 
     def stop(self, circumstances: Circumstances) -> Outcome:
-        now = self._manager.units()
+        now = self._now()
         moved = self._moved(now, circumstances)
         born = [name for name in moved.stop if not now[name].down and not name.endswith(".slice")]
         held = [name for name in moved.restart if not now[name].down and not self._in_one_go(name)]
@@ -48,7 +50,8 @@ class UnitUndo:
 
     def bring_back(self, circumstances: Circumstances) -> Outcome:
         """When systemd has read its unit files again."""
-        now = self._manager.units()
+        standin.clear(self._manager, self._had_failed())
+        now = self._now()
         moved = self._moved(now, circumstances)
         outcome = NOTHING
         late = [name for name in moved.stop if not now[name].down and not name.endswith(".slice")]
@@ -71,20 +74,36 @@ class UnitUndo:
         outcome += self._do("reload", [name for name in moved.reload if now.get(name, ABSENT).up])
         outcome += self._empty_slices(moved)
         self._handled = moved.names - set(lost)
-        return outcome + self._verdict(again + restart, now if outcome == NOTHING else self._manager.units())
+        then = now if outcome == NOTHING else self._now()
+        healed = [name for name in moved.fail if then.get(name, ABSENT).active == "inactive"]
+        if healed:
+            standin.fail_again(self._manager, healed)
+            then = self._now()
+            failed = [name for name in healed if then.get(name, ABSENT).active == "failed"]
+            outcome += Outcome(actions=tuple(f"made {name} failed again" for name in failed), units=tuple(failed))
+        if circumstances.rebooted:
+            self._unmet = self._manager.unmet(name for name in again if then.get(name, ABSENT).down)
+            outcome += Outcome(notes=tuple(f"{self.sentence(name)} {_UNMET}." for name in sorted(self._unmet)))
+            healed = [name for name in self._had_failed() if then.get(name, ABSENT).active != "failed"]
+            outcome += Outcome(notes=tuple(f"{self.sentence(name)} had failed before the reboot, which tried it again." for name in healed))
+        return outcome + self._verdict([name for name in again + restart if name not in self._unmet], then)
 
-    def differences(self, now: Units, circumstances: Circumstances) -> list[str]:
-        """Sentences on what is not as before."""
+    def _now(self) -> dict[str, Unit]:
+        return self._manager.with_down(self._manager.units(), self._was)
+
+    def differences(self, shown: dict[str, Unit], circumstances: Circumstances) -> list[str]:
+        """Sentences on what is not as before. `shown`: by the manager, when it was asked for all."""
+        now = self._manager.with_down(shown, self._was)
         clock = _clock(circumstances, since=None)
         ours = None if self._left is None else moves(self._was, self._left).names
         moved = moves(self._was, now, clock=None if ours is not None else clock, rebooted=circumstances.rebooted)
         again = moves(self._was, now, rebooted=circumstances.rebooted)
-        names = [name for name in moved.stop + moved.start if ours is None or name in ours]
-        names += [name for name in again.stop + again.start if name in self._handled and name not in names]
+        names = {name for name in moved.stop + moved.start + moved.fail if ours is None or name in ours}
+        names |= {name for name in again.stop + again.start + again.fail if name in self._handled}
         return [
             f"{self.sentence(name)} is {now.get(name, ABSENT).active}, and was {self._was.get(name, ABSENT).active}."
             for name in sorted(names)
-            if not (name.endswith(".slice") or self._is_over(name))
+            if not (name.endswith(".slice") or self._is_over(name) or name in self._unmet)
         ]
 
     def sentence(self, name: str) -> str:
@@ -182,21 +201,20 @@ class UnitUndo:
             for name in started
             if not then.get(name, ABSENT).up and was[name].up and was[name].type != "oneshot"
         ]
-        notes = [
-            f"{self.sentence(name)} had failed before, and is {then.get(name, ABSENT).active} now."
-            for name, unit in was.items()
-            if unit.active == "failed" and then.get(name, ABSENT).active != "failed"
-        ]
-        return Outcome(failures=tuple(failures), notes=tuple(notes))
+        return Outcome(failures=tuple(failures))
+
+    def _had_failed(self) -> list[str]:
+        return [name for name, unit in self._was.items() if unit.active == "failed"]
 
 
 _PAST = {"start": "started", "stop": "stopped", "restart": "restarted", "reload": "reloaded", "reset-failed": "forgot the failure of"}
+_UNMET = "was active before the reboot, and is not: its conditions do not hold any more"
 _INSIDE = "active,reloading,refreshing,activating,deactivating"
 
 
 def _clock(circumstances: Circumstances, *, since: int | None) -> Clock | None:
     """`since`: what was moved from then on is the undo's own doing; None: the undo's doing does not count."""
-    if not circumstances.windows or circumstances.rebooted:
+    if not circumstances.windows or (circumstances.rebooted and not circumstances.booted):
         return None
     offset = _offset()
     # An undo that does not say when it began comes after every step.
