@@ -99,7 +99,7 @@ class SmallHost:
         return _plug_in(image)
 
     def grow_disks(self, folder: Path) -> None:
-        """Second and third by `mke2fs -d`, with the tree of a folder: inodes of the same numbers and generation."""
+        """Second and third by `mke2fs -d`, with the tree of a folder: inodes of one number and generation."""
         os.close(self._held2)
         os.close(self._held3)
         for image in (self._image2, self._image3):
