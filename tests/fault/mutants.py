@@ -93,6 +93,22 @@ MUTANTS = (
     ),
     Mutant(
         "I2",
+        "a handle is used whatever it opens",
+        "tests/unit/engine/test_identity.py",
+        "filesystems.py",
+        "        if not same:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "I2",
+        "a file system is known by its mount point and type",
+        "tests/unit/engine/test_identity.py",
+        "storedirs.py",
+        "        if seen.identity is None:\n            return True\n",
+        "        if seen.mount_point == found.mount_point:\n            return True\n",
+    ),
+    Mutant(
+        "I2",
         "the reserve is not given to the undo",
         "full ext4",
         "reserve.py",
