@@ -58,6 +58,7 @@ HOST_PROGRAMMES = (
     Programme("hostkill", "Kill points, on real hosts with systemd", ("btrfs",), 0, 1000, "SIGKILL"),
     Programme("deadman", "Self-rollback by deadline + 5 s", ("btrfs",), 0, 100, "controller dead, stopped, cut off; sshd stopped, broken"),
     Programme("reboot", "The same across a reboot, and planned reboots", ("btrfs",), 0, 20, "reboot"),
+    Programme("administrator", "An administrator at work, on real hosts", ("btrfs",), 0, 100, "play that fails or commits"),
     Programme("healthy", "Healthy transactions that must not end by themselves", ("btrfs",), 0, 1000, "transaction"),
 )
 
