@@ -59,6 +59,10 @@ class HostCommand:
         command = [paths.acidctl(engine), verb, "--json", "--request", "-" if by_stdin else text]
         return answer(verb, self.shell(shlex.join(command), stdin=text.encode() if by_stdin else None))
 
+    def as_login(self, command: str) -> Output:
+        """Run a shell command as whom the connection logs in as."""
+        return self._plain(command, None)
+
     def shell(self, command: str, *, stdin: bytes | None = None) -> Output:
         """Run a shell command as root."""
         if self.login.root is None:

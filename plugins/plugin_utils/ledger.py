@@ -31,7 +31,8 @@ class OpenTransaction:
     """A transaction on a host, as every process of this run needs to know it.
 
     `held_by` is "play" when the callback began it (every task is a step) or "tasks" for the explicit form. `login` is the account that
-    the connection logs in to; `lease` is in seconds; `connection` and `address` tell a task that goes elsewhere from one that does not.
+    the connection logs in to; `lease` is in seconds; `connection` and `address` tell a task that goes elsewhere from one that does not;
+    `door` is the file by which a shell can ask for the rollback (door.py), if there is one.
     """
 
     host: str
@@ -46,6 +47,8 @@ class OpenTransaction:
     address: str
     lease: int
     irreversible: str
+    door: str = ""
+    door_secret: str = ""
 
 
 class Event(NamedTuple):

@@ -20,7 +20,7 @@ from typing import Any
 
 from ansible.utils.display import Display
 
-from . import compensating, connections, delivery, elevation, paths, rehearsal
+from . import compensating, connections, delivery, door, elevation, paths, rehearsal
 from .hostcommand import HostCommand, HostError, NotInstalled
 from .ledger import BEGUN, ENDED, REFUSED, WAITING, Ledger, OpenTransaction
 from .options import Options
@@ -68,11 +68,13 @@ def _begin(
     started = time.monotonic()
     known = {**options.for_host(), "heartbeat": held_by == "play"}
     request = {"name": options.name, "owner": owner(), "options": known, "exclude": [*options.exclude, *remote_tmp(action)]}
+    request["login"] = command.login.name
     try:
         answer = command.run("begin", request, engine=engine)
     except NotInstalled:
         delivery.deliver(action, task_vars, command)
         answer = command.run("begin", request, engine=engine)
+    door_of = answer.pop("door", None) or {}
     transaction = OpenTransaction(
         host=host,
         tx=str(answer["tx"]),
@@ -86,6 +88,8 @@ def _begin(
         address=connections.address_of(action),
         lease=options.confirm_timeout,
         irreversible=options.policy,
+        door=str(door_of.get("file", "")),
+        door_secret=str(door_of.get("secret", "")),
     )
     try:
         ledger.begun(transaction)
@@ -125,7 +129,13 @@ def end(
             return call(action, task_vars, transaction, verb, more)
 
         refused = rehearsal.ask(say, request) if rehearsed else ""
-        summary = {**_undo(action, task_vars, say, transaction.host, request), **({"refused": refused} if refused else {})}
+        try:
+            summary = _undo(action, task_vars, say, transaction.host, request)
+        except HostError as error:
+            if not door.may_help(error, transaction):
+                raise
+            summary = door.roll_back(HostCommand(action, task_vars), transaction, error)
+        summary = {**summary, **({"refused": refused} if refused else {})}
     try:
         ledger.append(transaction.host, ENDED, tx=transaction.tx, outcome=outcome, summary=summary)
     except OSError as error:

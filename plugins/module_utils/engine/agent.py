@@ -82,8 +82,10 @@ class Agent:
             self._watch_mains()
             self._watch_lease()
             self._watch_handed()
+            self._watch_door()
             if self._idle():
                 server.close()
+                self._situation.door.tidy(None)
                 retention.gc(self._journal)
                 return AGENT_IDLE
 
@@ -132,6 +134,8 @@ class Agent:
     def _idle(self) -> bool:
         if self._situation.open is not None or self._situation.left_behind or self._work.is_under_way() or self._situation.handed:
             self._idle_since = time.monotonic()
+        if self._situation.door.is_awaited():
+            self._idle_since = time.monotonic()
         return time.monotonic() - self._idle_since > _IDLE_AFTER
 
     def _watch_mains(self) -> None:
@@ -164,9 +168,15 @@ class Agent:
             self._situation.handed = None
             self._work.start(self._situation.undo_again, handed[0])
 
+    def _watch_door(self) -> None:
+        asked = self._situation.door.asked()
+        if asked is not None:
+            self._work.start(self._situation.end_by_door, asked)
+
     # -- after a death of the agent --------------------------------------------------------------------------------------
 
     def _take_over(self) -> None:
+        self._situation.door.adopt()
         listeners = self._stored_listeners()
         value = recovery.owned_by_us(self._journal)
         running: set[int] = set()

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import struct
+import sys
 import time
 import traceback
 import typing as t
@@ -171,8 +172,15 @@ class Requests:
         if left is not None:
             self._situation.arm(left)
         value = self._journal.get(transaction.id)
+        self._situation.door.tidy(None)
+        door: dict[str, str] = {}
+        try:
+            door = self._situation.door.open(value.id, value.token, int(request.get("uid", 0)))
+        except OSError as error:
+            sys.stderr.write("acid-agent: there is no door for %s: %s\n" % (value.id, error))
         return {
             "tx": value.id,
+            "door": door,
             "token": value.token,
             "state": value.state,
             "engine": value.engine,

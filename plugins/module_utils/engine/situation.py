@@ -11,10 +11,12 @@ import contextlib
 import os
 import threading
 import time
+import traceback
 import typing as t
 
 from . import compensations, deadman, formats, lease, ownership, states, systemd_notify
-from .errors import AcidError, NoTransaction, WrongTransaction
+from .door import Asked, Door
+from .errors import AcidError, NoTransaction, WrongState, WrongTransaction
 from .journal import Journal
 from .leftovers import kill_leftovers
 from .model import Transaction
@@ -32,6 +34,7 @@ class Situation:
         self.control = threading.RLock()
         self.left_behind: list[Tracer] = []
         self.handed: tuple[Transaction, float] | None = None  # an undo that waits for its controller, and until when (monotonic)
+        self.door = Door()
         self._timer = threading.Lock()
 
     def current(self, tx: str) -> OpenTransaction:
@@ -112,6 +115,24 @@ class Situation:
     def undo_again(self, value: Transaction) -> None:
         with self.control:
             self.end(value.id, Manner(value.reason or "the agent died while a step was running"))
+
+    def end_by_door(self, asked: Asked) -> None:
+        """The controller's word when it can run nothing here. What only a controller can compensate stays owed."""
+        with self.control:
+            try:
+                value = self.journal.get(asked.tx)
+                if value.state in (states.COMMITTED, states.PREPARED, states.RESOLVED):
+                    raise WrongState("Transaction %s is %s: only an open one is rolled back so." % (value.id, value.state))
+                if self.open is not None and self.open.id == asked.tx:
+                    self.open.check(asked.token)
+                self.door.tell(asked.tx, {"tx": asked.tx, "state": states.ABORTING})
+                answer = self.end(asked.tx, Manner("asked for, by a controller that can run nothing on this host"))
+            except AcidError as error:
+                answer = {"error": error.to_json()}
+            except Exception as error:
+                traceback.print_exc()
+                answer = {"error": AcidError("The agent failed: %r" % error, hint="See journalctl -u acid-agent.").to_json()}
+            self.door.tell(asked.tx, answer)
 
     def patience(self, tx: str) -> float:
         """Seconds for which somebody may go on running a compensation."""

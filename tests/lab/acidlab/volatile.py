@@ -27,7 +27,7 @@ ENGINE = (
     Rule(r"/var/lib/acid", ABSENT, "the engine's journal and images"),
     Rule(r"/usr/local/lib/acid", ABSENT, "the engine"),
     Rule(r"/usr/local/sbin/acidctl", ABSENT, "the engine's command"),
-    Rule(r"/run/acid", ABSENT, "the engine's socket"),
+    Rule(r"/run/acid(-door)?", ABSENT, "the engine's socket and door"),
     Rule(r"(/.*)?/\.acid-store", ABSENT, "the engine's kept inodes on other file systems"),
     Rule(r"/(etc|run)/systemd/system/(.*\.wants/)?acid-(agent.*|recover)\.service", ABSENT, "the engine's units"),
 )

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import getpass
 import json
 import os
+import pwd
 import sys
 import typing as t
 
@@ -134,6 +136,7 @@ def _begin(arguments: argparse.Namespace) -> int:
     named = [*options.get("exclude", []), *request.get("exclude", [])]
     options["exclude"] = [path for path in map(os.path.expanduser, named) if path.startswith("/")]  # only the host knows its homes
     wish = {"op": "begin", "name": request.get("name", ""), "owner": request.get("owner", ""), "options": options}
+    wish["uid"] = _login(str(request.get("login", "")))
     try:
         answer = client.start_and_ask(wish, may_repeat=lambda: Journal().open_transaction() is None)
     except AgentUnavailable:
@@ -141,6 +144,13 @@ def _begin(arguments: argparse.Namespace) -> int:
             Journal().verify()  # where the journal is what keeps the agent from starting, that is what is to be said
         raise
     return show(arguments, answer)
+
+
+def _login(name: str) -> int:
+    """Whose door it is: the user that the controller logs in as, who became root."""
+    with contextlib.suppress(KeyError, ValueError):
+        return pwd.getpwnam(name).pw_uid if name else int(os.environ.get("SUDO_UID", "0"))
+    return 0
 
 
 def _to_agent(arguments: argparse.Namespace) -> int:

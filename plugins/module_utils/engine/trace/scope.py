@@ -12,7 +12,7 @@ from ..storedirs import HIDDEN
 #: Contents here are left as they are, since other processes append to them; what is created or removed is undone all the same.
 CONTENTS_LEFT = (b"/var/log",)
 #: The engine's own paths. The remote temp directories of the play are added by begin.
-OUTSIDE_PATHS = (b"/var/lib/acid", b"/run/acid", b"/usr/local/lib/acid")
+OUTSIDE_PATHS = (b"/var/lib/acid", b"/run/acid", b"/run/acid-door", b"/usr/local/lib/acid")
 
 
 _STORE = (b"/var/lib/acid/store",)
