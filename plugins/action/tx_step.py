@@ -75,7 +75,10 @@ class ActionModule(TxAction):
         if arguments["capture"] == "none":
             return nested.run(handler, task_vars)
         host = str(task_vars["inventory_hostname"])
-        if special_tasks.starts_rsync_by_itself(handler, task_vars, host=host):
+        far = special_tasks.changes_elsewhere(handler, task_vars, host=host)
+        if far and not arguments["compensate"]:
+            fence.meet(special_tasks.what_is_far(info.task, far), transaction, ledger=ledger, advice="Give it 'compensate'.")
+        if not far and special_tasks.starts_rsync_by_itself(handler, task_vars, host=host):
             own = self._transaction_of(host, ledger=ledger)
             special_tasks.lead_rsync_through_shim(handler, task_vars, own, info._replace(id=uuid.uuid4().hex))
         steps.install()

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,6 +54,33 @@ SYNCHRONIZE = "ansible.posix.synchronize"
 REMOVES_THE_SOURCE = ("--remove-source-files", "--remove-sent-files")
 CHANGES_THE_SOURCE = (*REMOVES_THE_SOURCE, "--remote-option", "-M")
 WRITES_WHERE_IT_STARTS = (*REMOVES_THE_SOURCE, "--log-file", "--write-batch", "--only-write-batch")
+
+
+# As rsync reads it: a colon before any slash.
+_REMOTE_END = re.compile(r"(?:[^/:@]+@)?(?:\[([^]/]+)\]|([^/:\[]+)):")
+
+
+def changes_elsewhere(handler: Any, task_vars: dict[str, Any], *, host: str) -> str:
+    """What synchronize changes that the arguments name by themselves and no shim can see: another host by an ssh of rsync's own, or
+    whatever an rsync daemon writes to. Empty: nothing of that kind."""
+    task = handler._task
+    if getattr(task, "resolved_action", None) != SYNCHRONIZE:
+        return ""
+    changed = [str(task.args.get("dest") or "")]
+    if _has_option(task.args.get("rsync_opts"), CHANGES_THE_SOURCE):
+        changed.append(str(task.args.get("src") or ""))
+    led = starts_rsync_by_itself(handler, task_vars, host=host)
+    for end in changed:
+        if end.startswith("rsync://") or "::" in end.partition("/")[0].rpartition("]")[2]:
+            return f"{end} (an rsync daemon)"
+        found = _REMOTE_END.match(end)
+        if found and not (led and (found[1] or found[2]) in (host, _address_of(host, task_vars))):
+            return found[1] or found[2]
+    return ""
+
+
+def what_is_far(name: str, end: str) -> str:
+    return f"{name}: {SYNCHRONIZE} changes {end}, where no transaction sees it"
 
 
 def starts_rsync_by_itself(handler: Any, task_vars: dict[str, Any], *, host: str) -> bool:

@@ -81,15 +81,18 @@ def prepare(executor: Any, handler: Any) -> None:
         _refuse_what_cannot_be(handler, where)
         wishes = wishes_of(handler, task_vars)
         covered = where.transaction is not None
+        far = special_tasks.changes_elsewhere(handler, task_vars, host=host)
         if own.host == host and special_tasks.starts_rsync_by_itself(handler, task_vars, host=host):
             covered = covered or special_tasks.only_sends_from_delegate(handler, task_vars, host=host)
-            if wishes.traced:
+            if wishes.traced and not far:
                 special_tasks.lead_rsync_through_shim(handler, task_vars, own, step_info(task, step_id=uuid.uuid4().hex))
         say = own_host.way(handler, task_vars, own, elsewhere=where.transaction is not own)
         if wishes.savepoint:
             _set_savepoint(own, wishes, say, ledger=ledger)
         step_id = _step_id(executor, where)
         told = _meet_declared(handler, own, where, ledger=ledger, compensated=bool(wishes.compensate))
+        if far and wishes.traced and not told:
+            fence.meet(special_tasks.what_is_far(task.get_name(), far), own, ledger=ledger, advice="Give it 'acid_compensate'.")
         if wishes.compensate and not task.check_mode:
             _record(executor, handler, task_vars, own, wishes.compensate, step_id=step_id, say=say)
         if covered and not wishes.traced:

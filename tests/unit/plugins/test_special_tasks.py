@@ -202,7 +202,7 @@ PLAY = """
   gather_facts: false
   tasks:
     - name: sent
-      ansible.posix.synchronize: {{src: tree/, dest: "{{{{ playbook_dir }}}}/there", {arguments}}}
+      ansible.posix.synchronize: {{src: tree/, {arguments}}}
       delegate_to: {to}
       when: inventory_hostname == 'h1'
       vars: {{acid_capture: {capture}}}
@@ -234,6 +234,8 @@ def synchronized(controller):
 
     def run(*, to: str, arguments: str = "", capture: str = "trace", hosts: str = "h1,h2", **environment: str):
         path = f"{controller.folder / 'bin'}:{os.environ['PATH']}"
+        if "dest:" not in arguments:
+            arguments = f'dest: "{{{{ playbook_dir }}}}/there", {arguments}'
         source = PLAY.format(to=to, arguments=arguments, capture=capture)
         ran = controller.play(source, hosts=hosts, PATH=path, ANSIBLE_FORKS="1", **environment)
         ends = [call["request"]["tx"] for call in controller.calls("commit")]
@@ -288,3 +290,52 @@ def test_without_capture_and_delegate_the_hosts_end_is_no_step_either(synchroniz
     assert (controller.folder / "there" / "file").exists()
     assert h1 == traced
     assert len(named(run)) == (capture == "none")
+
+
+OWN_VARS = {"hostvars": {"h": {"ansible_host": "10.0.0.1"}}}
+MODULE = "rsync://third/module"
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ({}, ""),
+        ({"dest": "relative/a:b"}, ""),
+        ({"dest": "/a:b"}, ""),
+        ({"dest": "h:/x"}, ""),
+        ({"dest": "root@10.0.0.1:/x"}, ""),
+        ({"dest": "third:/x"}, "third"),
+        ({"dest": "root@[fe80::1]:/x"}, "fe80::1"),
+        ({"dest": "third:"}, "third"),
+        ({"dest": MODULE}, f"{MODULE} (an rsync daemon)"),
+        ({"dest": "third::module/x"}, "third::module/x (an rsync daemon)"),
+        ({"dest": "third:/x", "delegate_to": "other"}, "third"),
+        ({"dest": "third:/x", "delegate_to": "h"}, "third"),
+        ({"dest": "third:/x", "transport": "local"}, "third"),
+        ({"dest": "h:/x", "delegate_to": "h"}, "h"),  # by an ssh of the host's own, past the trace
+        ({"mode": "pull", "src": "third:/x"}, ""),
+        ({"mode": "pull", "src": "third:/x", "rsync_opts": ["--remove-source-files"]}, "third"),
+        ({"mode": "pull", "src": MODULE, "rsync_opts": "-v,--remove-source-files"}, f"{MODULE} (an rsync daemon)"),
+    ],
+)
+def test_a_third_host_that_the_arguments_name_is_known(more, where):
+    assert special_tasks.changes_elsewhere(handler("root", **more), OWN_VARS, host="h") == where
+
+
+@pytest.mark.parametrize("to", ["h1", "h2", "localhost"])
+def test_what_a_third_host_gets_is_named_and_no_transaction_claims_it(synchronized, controller, to):
+    """As without us: it is done, by whichever host starts rsync."""
+    there = controller.folder / "third"
+    run, ended = synchronized(to=to, arguments=f"dest: 'third:{there}'")
+    assert run.rc == 0, run.stdout + run.stderr
+    assert (there / "file").exists()
+    assert "rsync" not in [program for programs in ended for program in programs], "another host's transaction claims it"
+    assert "sent: ansible.posix.synchronize changes third, where no transaction sees it" in named(run)
+
+
+@pytest.mark.parametrize("to", ["h1", "h2", "localhost"])
+def test_a_third_host_is_refused_under_deny_before_anything_is_sent(synchronized, controller, to):
+    run, _ended = synchronized(to=to, arguments=f"dest: 'third:{controller.folder}/third'", ACID_IRREVERSIBLE="deny")
+    assert run.rc == 2
+    assert "changes third, where no transaction sees it. Nothing was sent" in run.stdout + run.stderr
+    assert not (controller.folder / "third").exists()
