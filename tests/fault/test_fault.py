@@ -44,6 +44,8 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
         ("error", "xfs", 40),
         ("corrupt", "ext4", 250),
         ("random", "xfs", 60),
+        ("alone", "ext4", 48),
+        ("alone", "xfs", 24),
         ("order", "ext4", 20),
         ("others", "ext4", 20),
         ("process", "ext4", 16),
