@@ -86,7 +86,8 @@ def _details(results: list[dict[str, Any]]) -> str:
 Errors: {total("error", "inexact, and said so"):,} undos said on the failing disk that they were not exact, and were when repeated.
 Power cuts with `durability: process`: {process}.
 Deaths of the agent alone: {total("alone", "in undo to savepoints"):,} in undo to savepoints; {total("alone", "caller gone"):,} callers were
-gone and {total("alone", "caller goes on"):,} went on; after that {total("alone", "steps let run"):,} steps and {total("alone", "commits"):,} commits were let be.
+gone and {total("alone", "caller goes on"):,} went on; after that {total("alone", "steps let run"):,} steps and
+{total("alone", "commits"):,} commits were let be.
 Corruption: of {total("corrupt", "trials"):,}, {total("corrupt", "passed"):,} passed the checks; of these {real:,} were rolled back for
 real: {passed}."""
 

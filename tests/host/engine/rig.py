@@ -246,7 +246,7 @@ class Rig:
         """End what a test that failed left open."""
         self.root = ""
         for value in self.ctl("list").json.get("transactions", []):
-            if value["state"] in ("ACTIVE", "DOOMED", "ABORTING", "UNDO_FAILED"):
+            if value["state"] in ("ACTIVE", "REWINDING", "COMMITTING", "DOOMED", "ABORTING", "UNDO_FAILED"):
                 self.ctl("rollback", tx=value["tx"])
                 self.ctl("resolve", value["tx"])
 
