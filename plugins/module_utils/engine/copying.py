@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 
-from . import kernel
+from . import kernel, whole
 from .extents import preallocate, preallocated
 
 _CHUNK = 1 << 20
@@ -56,4 +56,5 @@ def _copy_range(source: int, target: int, at: int, length: int) -> int:
     data = os.pread(source, min(length, _CHUNK), at)
     if not data:
         return length  # it shrank meanwhile
-    return os.pwrite(target, data, at)
+    whole.write_at(target, data, at)
+    return len(data)

@@ -18,6 +18,7 @@ import errno
 import os
 import typing as t
 
+from . import whole
 from .clearing import holds
 from .errors import StoreFull
 
@@ -94,7 +95,7 @@ def _fill(fd: int, amount: Amount, free: int) -> None:
         file = os.open(b"%d" % number, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd)
         try:
             if number:
-                os.write(file, bytes(_PAGE))
+                whole.write(file, bytes(_PAGE))
             else:
                 os.posix_fallocate(file, 0, max(amount.size, _PAGE))
         finally:

@@ -14,7 +14,7 @@ import os
 import stat
 import typing as t
 
-from . import kernel
+from . import kernel, whole
 from .extents import extents, gaps, preallocate, preallocated, punch_hole
 from .records import Basic
 from .xattrs import read_xattrs
@@ -31,7 +31,7 @@ def proc(fd: int) -> bytes:
 def set_bytes(fd: int, data: bytes) -> None:
     """Make the small file open for reading and writing at `fd` equal to `data`."""
     if os.pread(fd, len(data) + 1, 0) != data:
-        os.pwrite(fd, data, 0)
+        whole.write_at(fd, data, 0)
         os.ftruncate(fd, len(data))
 
 
@@ -39,6 +39,8 @@ def set_contents(fd: int, source: int, size: int) -> None:
     """Make the file open for writing at `fd` equal to the first `size` bytes of `source`: only blocks that differ are written, and the cut
     comes last, so that a process which has it mapped meets no SIGBUS (TRACE.md 22). What was a hole, preallocated or written zeros is so
     again (extents.py)."""
+    if os.fstat(source).st_size < size:
+        raise _too_short()
     if os.fstat(fd).st_size < size:
         os.ftruncate(fd, size)  # XFS allocates ahead of a write that makes a file longer, and what comes to lie inside it stays
     at = 0
@@ -55,15 +57,33 @@ def set_contents(fd: int, source: int, size: int) -> None:
         while at < end:
             data = os.pread(source, min(_BLOCK, end - at), at)
             if not data:
-                break
+                raise _too_short()
             upto = at + len(data)
             # zeros that were written take space, and a hole that reads the same takes none
             if os.pread(fd, len(data), at) != data or any(first < upto and last > at for first, last in absent):
-                os.pwrite(fd, data, at)
+                whole.write_at(fd, data, at)
             at = upto
         at = max(at, end)
     if os.fstat(fd).st_size != size:
         os.ftruncate(fd, size)
+
+
+def _too_short() -> OSError:
+    return OSError(errno.EIO, "its copy in the store is shorter than it was")
+
+
+def same_contents(fd: int, source: int, size: int) -> bool:
+    """Whether the file at `fd` reads as the first `size` bytes of `source`, and is no longer: only what is data in one of them is read."""
+    if os.fstat(fd).st_size != size:
+        return False
+    at = 0
+    while at < size:
+        at = min(_next_data(one, at, size)[0] for one in (fd, source))
+        length = min(_BLOCK, size - at)
+        if os.pread(fd, length, at) != os.pread(source, length, at):
+            return False
+        at += length
+    return True
 
 
 def share_contents(fd: int, source: int, size: int) -> bool:
@@ -100,7 +120,9 @@ def _make_hole(fd: int, at: int, end: int) -> None:
         return
     if not punch_hole(fd, at, end):
         while at < present:
-            at += os.pwrite(fd, bytes(min(_BLOCK, present - at)), at)
+            zeros = bytes(min(_BLOCK, present - at))
+            whole.write_at(fd, zeros, at)
+            at += len(zeros)
 
 
 def set_basic(fd: int, basic: Basic) -> None:

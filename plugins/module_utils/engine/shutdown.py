@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from . import kernel
+from . import kernel, whole
 from .boot import boot_id
 
 _UNDO = "undo "
@@ -73,7 +73,7 @@ def _write(directory: str, name: str, text: str) -> None:
     """Whole or not at all."""
     fd = os.open("%s/%s.new" % (directory, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, text.encode() + b"\n")
+        whole.write(fd, text.encode() + b"\n")
         os.fsync(fd)
     finally:
         os.close(fd)

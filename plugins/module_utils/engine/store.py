@@ -116,15 +116,7 @@ class Store(Directories):
         """Of the contents of copy `number`; empty when it is larger than HASHED."""
         fd = self.open_copy(fs, number)
         try:
-            size, at = os.fstat(fd).st_size, 0
-            found = hashlib.blake2b(digest_size=16)
-            while at < size <= HASHED:
-                data = os.pread(fd, _CHUNK, at)
-                if not data:
-                    break
-                found.update(data)
-                at += len(data)
-            return found.digest() if size <= HASHED else b""
+            return digest_of(fd)
         finally:
             os.close(fd)
 
@@ -137,6 +129,19 @@ class Store(Directories):
             os.close(fs.store_fd)
             fs.store_fd = -1
             self.remove_directory(fs)
+
+
+def digest_of(fd: int) -> bytes:
+    """Of the contents of the file open for reading at `fd`; empty when it is larger than HASHED."""
+    size, at = os.fstat(fd).st_size, 0
+    found = hashlib.blake2b(digest_size=16)
+    while at < size <= HASHED:
+        data = os.pread(fd, _CHUNK, at)
+        if not data:
+            break
+        found.update(data)
+        at += len(data)
+    return found.digest() if size <= HASHED else b""
 
 
 def _to_disk(fd: int, fs: FileSystem) -> None:

@@ -20,7 +20,7 @@ import os
 import struct
 import typing as t
 
-from . import formats
+from . import formats, whole
 from .errors import JournalDamaged, JournalUnwritable
 from .records import Image, decode, encode
 from .window import Window
@@ -118,7 +118,7 @@ class Writer:
             self.sync()
         fd = os.open(self._directory + "/head", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(fd, _HEAD.pack(_MAGIC, self.count, self._chain), 0)
+            whole.write_at(fd, _HEAD.pack(_MAGIC, self.count, self._chain), 0)
             if durable:
                 os.fsync(fd)
         finally:

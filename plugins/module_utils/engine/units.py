@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from . import whole
 from .commands import run
 from .errors import AcidError
 from .kernel import sync_directory
@@ -132,7 +133,7 @@ def _write(path: str, text: str) -> bool:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             os.fchmod(descriptor, 0o644)
-            os.write(descriptor, data)
+            whole.write(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

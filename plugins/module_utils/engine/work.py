@@ -10,6 +10,8 @@ import threading
 import traceback
 import typing as t
 
+from . import whole
+
 
 class Work:
     """All methods may be called from any thread, and `wake` from a signal handler too."""
@@ -36,7 +38,7 @@ class Work:
 
     def wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"x")
+            whole.write(self._wake_write, b"x")
 
     def woken(self) -> None:
         """The loop has noticed."""

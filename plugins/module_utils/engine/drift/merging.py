@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 
-from .. import restore
+from .. import restore, whole
 from ..afterdigest import content_of
 from ..commands import MISSING, run
 from ..xattrs import read_xattrs
@@ -60,10 +60,7 @@ def _replace(plan: MergePlan, data: bytes) -> str:
     try:
         info = os.fstat(old)
         mode, uid, gid = plan.owner or (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
-        with open(fd, "wb", buffering=0, closefd=False) as file:
-            left = memoryview(data)
-            while left:  # a full disk takes a part without an error
-                left = left[file.write(left) :]
+        whole.write(fd, data)
         os.fchown(fd, uid, gid)
         restore.set_xattrs(fd, read_xattrs(old))
         os.fchmod(fd, mode)

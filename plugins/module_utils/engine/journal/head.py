@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import zlib
 
+from .. import whole
+
 # In place and within one sector: it needs no room, and a power cut leaves the old line or the new one.
 _LINE = "acid-journal-head 1 {serial:020d} {check:08x}\n"
 
@@ -41,7 +43,7 @@ class Head:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             born = os.fstat(descriptor).st_size == 0
-            os.pwrite(descriptor, _line(serial).encode(), 0)
+            whole.write_at(descriptor, _line(serial).encode(), 0)
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)

@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Iterator
 
+from .. import whole
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Ours, Outcome, Probe, ours
 
 TOP = "/proc/sys"
@@ -94,7 +95,7 @@ class Sysctl(Probe):
             for name in sorted(found.ours, key=_general_first):
                 try:
                     with open(os.path.join(self._top, name), "wb", buffering=0) as file:
-                        file.write(os.fsencode(was[name]) + b"\n")
+                        whole.write(file.fileno(), os.fsencode(was[name]) + b"\n")
                 except OSError as error:
                     self._why[name] = error.strerror or str(error)
                 else:

@@ -10,7 +10,7 @@ import os
 import stat
 import typing as t
 
-from .. import attributes, kernel, restore
+from .. import attributes, kernel, restore, whole
 from ..records import Basic, Value
 from ..reserve import FULL
 from ..wanted import Inode
@@ -140,7 +140,7 @@ class Inodes:
             return False
         try:
             with open(value.path, "wb", buffering=0) as f:
-                f.write(value.value)
+                whole.write(f.fileno(), value.value)
         except OSError as error:
             self._ground.differs(value.path, "value not written back: %s" % error.strerror)
             return True
