@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.acid.host.plugins.plugin_utils import ledger as notes
+from ansible_collections.acid.host.plugins.plugin_utils.batch import Batch
+from ansible_collections.acid.host.plugins.plugin_utils.inner_play import OK, Outcome
 from ansible_collections.acid.host.plugins.plugin_utils.ledger import BEGUN, ENDED, STEP, WAITING, Ledger, OpenTransaction
 
 OPEN = OpenTransaction("h1", "tx-1", 7, "0" * 16, "play", "play", "root", True, "local", "h1", 300, "warn")
@@ -162,3 +164,53 @@ def test_an_answer_that_makes_no_sense_is_one_hosts_trouble(controller: Any) -> 
     assert run.rc == 2
     for host in ("h1", "h2"):
         assert re.search(rf"^{host} : left to the host: the host says that it is committed, and the rest", run.recap, re.M), run.recap
+
+
+def test_notes_of_no_host_can_be_read_any_more(controller: Any) -> None:
+    run = play_and_spoil(controller, "rm -r $L; touch $L")
+    assert run.rc == 2, run.stdout + run.stderr
+    for host in ("h1", "h2", "h3"):
+        assert re.search(rf"^{host} : rolled back ", run.recap, re.M), run.recap
+    assert ends(controller) == ["rollback"] * 3
+
+
+def test_a_controller_that_can_take_no_notes_begins_nothing(controller: Any) -> None:
+    """What has begun on the host is rolled back at once, and no task runs there."""
+    tmp = controller.folder / "local"
+    source = f"""
+- hosts: h1
+  gather_facts: false
+  vars: {{acid_transaction: false}}
+  tasks:
+    - shell: for run in {tmp}/ansible-local-*; do touch $run/acid-ledger; done
+- hosts: h1
+  gather_facts: false
+  tasks:
+    - command: touch {controller.folder}/later
+"""
+    run = controller.play(source, ANSIBLE_LOCAL_TEMP=str(tmp))
+    assert run.rc == 2, run.stdout + run.stderr
+    assert re.search(r"^h1 : not begun: the controller cannot take notes", run.recap, re.M), run.recap
+    assert controller.verbs() == ["begin", "rollback"]
+    assert not (controller.folder / "later").exists()
+
+
+def test_what_one_host_raises_in_the_main_process_is_its_own_outcome() -> None:
+    class Sick(Batch):
+        def __init__(self) -> None:
+            self.asked: list[list[str]] = []
+
+        def _on_hosts(self, hosts: list[str], action: str, arguments: dict[str, Any]) -> dict[str, Outcome]:
+            self.asked.append(hosts)
+            if "h2" in hosts:
+                raise ValueError("its variables make no sense")
+            return {host: Outcome(OK, "", "", {"tx": host}) for host in hosts}
+
+    sick = Sick()
+    found = sick._ask(["h1", "h2", "h3"], "tx_commit", {})
+    assert [(host, outcome.status, outcome.message) for host, outcome in found.items()] == [
+        ("h1", "ok", ""),
+        ("h2", "failed", "its variables make no sense"),
+        ("h3", "ok", ""),
+    ]
+    assert sick._ask([], "tx_commit", {}) == {}
