@@ -45,6 +45,8 @@ KINDS = {
     "sudo": ("chmod 0 /usr/bin/sudo", PWUSER),
     "sudoers": ("chmod 666 /etc/sudoers", PWUSER),
     "path": ("sed -i '1i PATH=/nowhere' /home/pwuser/.bashrc", PWUSER),
+    # A step that kills the agent dooms: the next agent has undone it before it is asked, and says so.
+    "sudo and agent": ("chmod 0 /usr/bin/sudo; kill -9 $(systemctl show -P MainPID acid-agent)", PWUSER),
     "python as another": ("mv /usr/lib/python3.11 /usr/lib/gone", PWUSER),
 }
 

@@ -56,13 +56,14 @@ class Door:
         self._told = 0.0
 
     def adopt(self) -> None:
-        """Those of an agent that died."""
+        """Those of an agent that died. What they were of may be over in a moment, and its controller may not have asked yet."""
         with contextlib.suppress(OSError):
             for name in os.listdir(self._private):
                 if name.endswith(".secret"):
                     with contextlib.suppress(OSError, ValueError), open(os.path.join(self._private, name)) as file:
                         token, uid, secret = file.read().split()
                         self._known[name[: -len(".secret")]] = _Known(int(token), int(uid), secret)
+                        self._told = time.monotonic()
 
     def open(self, tx: str, token: int, uid: int) -> dict[str, str]:
         """What the controller has to know. OSError: there is none, and the lease has to do."""

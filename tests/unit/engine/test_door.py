@@ -137,6 +137,7 @@ def test_the_next_agent_takes_it_over(door: Door, places: tuple[str, str]) -> No
     successor = Door(*places)
     assert successor.asked() is None
     successor.adopt()
+    assert successor.is_awaited(), "it may be idle before it is asked"
     assert successor.asked() == (TX, TOKEN)
 
 
