@@ -10,7 +10,7 @@ clean-up is left.
 
 What may run is decided by the state that the journal has (states.py), of which `_state` is a copy: a row is written before the act. Two
 things are known in memory alone, and may be lost in a death: `doomed` where the journal cannot be written (doommark.py tells the next
-agent), and `_over`, which only keeps steps out between the row that says DOOMED and the undo.
+agent), and `_over`, which only keeps steps out between the row that says DOOMED and the undo, and when the agent is told to end.
 """
 
 from __future__ import annotations
@@ -289,9 +289,9 @@ class OpenTransaction:
         self.processes.turn_to(mode)
 
     def _refuse_unless_going_on(self) -> None:
+        self._refuse_doomed()
         if self._over or self._state in (states.COMMITTING, states.COMMITTED):
             raise WrongState("Transaction %s is at its end." % self.id, hint="acidctl show %s tells what became of it." % self.id)
-        self._refuse_doomed()
         if self.rebooting:
             raise WrongState("Transaction %s waits for a reboot, and does nothing else." % self.id, hint="acidctl rollback ends it.")
         if self._state == states.REWINDING:
@@ -363,7 +363,8 @@ class OpenTransaction:
     def shut_down(self) -> None:
         """The agent is told to end with the transaction open: all that has happened is on the disk, and says so, when this returns."""
         with self.lock:
-            self.doomed = self.doomed or "its agent was told to end"  # for steps about to start; the next agent knows nothing of it
+            # For what is about to start, or to come to its end; the next agent knows nothing of it.
+            self.doomed, self._over = self.doomed or "its agent was told to end", True
             self._turn_to(REFUSE)
             self.capture.settle()
             self.sync()
@@ -406,7 +407,7 @@ class OpenTransaction:
     def _go_on(self) -> None:
         """A commit was refused before it asked the disk."""
         with self.lock, contextlib.suppress(JournalUnwritable):  # then it stays COMMITTING, and can only be rolled back
-            if self._state == states.COMMITTING and not self.doomed:
+            if self._state == states.COMMITTING and (self._over or not self.doomed):
                 self._move(states.ACTIVE, on_disk=False)
 
     # -- back to a savepoint ---------------------------------------------------------------------------------------------
@@ -433,6 +434,8 @@ class OpenTransaction:
     def rewound(self, point: Savepoint, *, doomed: str) -> None:
         """All since `point` is undone, or what is not is the reason for which it is doomed."""
         with self.lock:
+            if self._over:
+                raise WrongState("The agent of transaction %s was told to end." % self.id, hint="The next one finishes that undo.")
             self.doomed = self.doomed or doomed
             again = self.journal.end_rewind(self.id, point, doomed=self.doomed)
             self.rewinding_to, self._state = None, states.DOOMED if self.doomed else states.ACTIVE

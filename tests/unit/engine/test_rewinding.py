@@ -279,3 +279,27 @@ def test_a_savepoint_of_what_is_not_open_is_no_wish_to_undo_all(tmp_path: Path) 
     assert isinstance(raised.value, AcidError)
     assert journal.get(value.id).state == "ACTIVE"
     journal.close()
+
+
+# An agent that is told to end
+
+
+@pytest.mark.parametrize("what", ["an undo to a savepoint", "a commit"])
+def test_what_an_agent_that_is_told_to_end_leaves_is_not_doomed(opened, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """All that has happened is on the disk, and the next one goes on with it."""
+    made, _log = opened
+    point = point_with_a_step_behind(made)
+    monkeypatch.setattr(module.shutdown, "mark", lambda *_of: None)
+    if what == "a commit":
+        monkeypatch.setattr(made, "_prepare", lambda _armed: made.shut_down())
+        with pytest.raises(Doomed, match="told to end"):
+            made.commit([])
+    else:
+        monkeypatch.setattr(rollback, "_note_unpaid", lambda *_of, **_more: made.shut_down())
+        with pytest.raises(WrongState, match="told to end"):
+            roll_back_to(made, point, Manner("asked for"))
+    assert state(made) == ("ACTIVE" if what == "a commit" else "REWINDING")
+    value = of_this_boot(made)
+    if what == "a commit":
+        made.journal.seal_step(made.id, 2)
+    assert recovery.after_death(made.journal, value, step_was_running=False) == recovery.RESUME
