@@ -116,6 +116,31 @@ def test_killed_in_a_rollback(rig: Rig) -> None:
         assert rig.changed(before) == []
 
 
+@pytest.mark.parametrize("after", [0.02, 0.1])
+def test_killed_in_a_rollback_to_a_savepoint(rig: Rig, after: float) -> None:
+    """Nobody asks again. The next agent finishes it: no step and no commit comes before that, and all of it is undone by then."""
+    rig.sh(TREE)
+    before = rig.look()
+    rig.begin()
+    rig.step("echo first > first")
+    rig.savepoint("one")
+    point = rig.look()
+    rig.step(WORK)
+    rig.savepoint("sealed")
+    left = rig.look()
+    with rig.killing(after):
+        rig.ctl("rollback", tx=rig.tx, token=rig.token, to="one")
+    tried = [rig.run(*rig.argv(["true"])).code]
+    while tried[-1] == 97 and rig.state_now() != "ABORTED" and len(tried) < 100:
+        tried.append(rig.run(*rig.argv(["true"])).code)
+    assert tried[-1] == 0, (rig.listed(), tried)
+    trees = [[line for line in rig.changed(goal) if ": nlink: " not in line] for goal in (point, left)]
+    assert [] in trees, trees
+    rig.commit()
+    rig.rollback()
+    assert rig.changed(before) == []
+
+
 def test_what_is_left_running_works_after_the_commit(rig: Rig) -> None:
     """Its calls are answered for as long as it lives: after the commit, and by the next agent."""
     rig.begin()

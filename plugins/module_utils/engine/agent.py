@@ -85,6 +85,7 @@ class Agent:
             self._watch_door()
             if self._idle():
                 server.close()
+                ownership.release(os.path.dirname(protocol.PATH))  # another one may listen
                 self._situation.door.tidy(None)
                 retention.gc(self._journal)
                 return AGENT_IDLE

@@ -8,6 +8,7 @@ Whoever opens or ends a transaction, or sets a savepoint, holds `control` all th
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 import time
@@ -82,7 +83,8 @@ class Situation:
             if value is None or value.state == states.PREPARED or not formats.known(directory_of(value.id)):
                 return
             if self.open is None and self.handed is None:
-                self.handed = value, time.monotonic() + deadman.AGAIN
+                again = dataclasses.replace(value, reason=value.reason or "it could not be undone before")
+                self.handed = again, time.monotonic() + deadman.AGAIN
 
     def _end(self, tx: str, manner: Manner) -> dict[str, t.Any]:
         transaction = self.open
