@@ -41,7 +41,7 @@ from .records import UndoRun
 from .report import most, paths_by_step, summary
 from .store import Store
 from .transaction import OpenTransaction
-from .undo import undo
+from .undo import look_again, undo
 from .undolog import Writer
 from .wanted import AfterDigest, Wanted, read
 
@@ -332,12 +332,13 @@ def _undo(
     for probe in probes.after_files():
         if probe.name in before:
             outcome += _half(probe.after_files, before[probe.name], about[probe.name])
+    if files.replaced:
+        look_again(store, log, wanted, files, epoch=epoch, held=settled.held())
     # Verified, not assumed (I5).
     for probe in probes.before_files():
         if probe.name in before:
             outcome += _verify(probe, before[probe.name], about[probe.name])
-    for sentence in files.differs + list(outcome.failures):
-        journal.note(tx, DIFFERS, sentence)
+    journal.note_all(tx, DIFFERS, files.differs + list(outcome.failures))
     for sentence in outcome.notes:
         journal.note(tx, TOLD, sentence)
     for path in files.moot[:100]:

@@ -54,28 +54,51 @@ def undo(
 ) -> Outcome:
     """Back to the start of `epoch`. The transaction's processes are dead, and no step runs. `spared`: paths of what others put into
     directories that go. `since`: when its first step began, in nanoseconds."""
-    ground = Ground(store, log, wanted)
+    ground = Ground(store, log, wanted, since=since)
     try:
         try:
             places, inodes = _restore(ground)
         except (OSError, AcidError) as error:
-            if not is_full(error) or not Room(ground, held.inodes, spared, since).make():
+            if not is_full(error):
                 raise
+            Room(ground, held.inodes, spared, since).make()
             ground.again()
             places, inodes = _restore(ground)
+        ground.has_made_room = True  # from here on all is a difference
         inodes.values()
-        known = {line.split(": ")[0] for line in ground.outcome.differs} | set(ground.outcome.moot)
+        known = frozenset(ground.outcome.paths)
         places.verify(known)
         inodes.verify(known)
-        for fs in ground.file_systems.values():  # what was undone is on the disk before its images go, and before anybody says so
-            kernel.syncfs(fs.mount_fd)
-        if not ground.outcome.differs:
-            log.append(Undone(epoch, held.places, held.inodes))
-            log.write_head(durable=True)
-            drop_images(ground, held.stored, whole=not epoch)
+        for number, fs in ground.file_systems.items():  # what was undone is on the disk before its images go, and before anybody says so
+            if not ground.attempt(fs.mount_point, lambda: kernel.syncfs(fs.mount_fd), "not all that was undone there is on the disk"):  # noqa: B023
+                inodes.forget_what_is_cached(number)
+        _conclude(ground, log, epoch, held)
     finally:
         ground.close()
     return ground.outcome
+
+
+def look_again(store: Store, log: Writer, wanted: Wanted, outcome: Outcome, *, epoch: int, held: Held = NOTHING_HELD) -> None:
+    """Probes have put files back since. What they made as it was, though by another inode, is no difference any more."""
+    ground = Ground(store, log, wanted)
+    try:
+        ground.outcome, ground.has_made_room = outcome, True
+        inodes = Inodes(ground, Places(ground))
+        for line, inode in list(outcome.replaced.items()):
+            if not inodes.is_replaced(inode):
+                del outcome.replaced[line]
+                outcome.differs.remove(line)
+        _conclude(ground, log, epoch, held)
+    finally:
+        ground.close()
+
+
+def _conclude(ground: Ground, log: Writer, epoch: int, held: Held) -> None:
+    """Without a difference the images are done with; with one they stay, for the undo that is asked for again."""
+    if not ground.outcome.differs:
+        log.append(Undone(epoch, held.places, held.inodes))
+        log.write_head(durable=True)
+        drop_images(ground, held.stored, whole=not epoch)
 
 
 def _restore(ground: Ground) -> tuple[Places, Inodes]:
@@ -99,9 +122,14 @@ def drop_images(ground: Ground, keep: frozenset[tuple[int, bytes]], *, whole: bo
             is_void = (name in undone or (whole and _IMAGE.fullmatch(name))) and (number, name) not in keep
             if not is_void and not name.startswith(_STAGED):
                 continue
-            try:
-                os.unlink(name, dir_fd=directory)
-            except IsADirectoryError:  # of an earlier epoch, and the directory that it was in is no more
-                os.rename(name, b"q-" + name, src_dir_fd=directory, dst_dir_fd=directory)
-            except PermissionError:
-                unlink_locked(directory, name)
+            path = fs.path_of(directory) + b"/" + name
+            ground.attempt(path, lambda: _drop(directory, name), "an image is still in the store")  # noqa: B023  (called at once)
+
+
+def _drop(directory: int, name: bytes) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except IsADirectoryError:  # of an earlier epoch, and the directory that it was in is no more
+        os.rename(name, b"q-" + name, src_dir_fd=directory, dst_dir_fd=directory)
+    except PermissionError:
+        unlink_locked(directory, name)

@@ -24,6 +24,7 @@ from engine.trace.images import Images
 from engine.trace.notify import Note
 from engine.trace.subjects import Observed
 from engine.undo import undo
+from engine.undoing.ground import Outcome
 from engine.undolog import Writer
 from engine.wanted import read
 
@@ -103,14 +104,24 @@ class Traced:
     def rename(self, old: Path, new: Path, flags: int = 0) -> None:
         self.call("renameat2", AT_FDCWD, str(old), AT_FDCWD, str(new), flags)
 
-    def undo(self) -> list[str]:
+    def undo_once(self) -> Outcome:
+        """It can be done again, by a transaction that stays open."""
         self.capture.settle()
-        outcome = undo(self.store, self.log, read(str(self.folder)), epoch=0)
-        self.log.close()
-        self.store.close()
+        return undo(self.store, self.log, read(str(self.folder)), epoch=0)
+
+    def not_as_before(self) -> list[str]:
         after = look(self._place)
-        return outcome.differs + [
+        return [
             f"{path}: {self._before.get(path)} -> {after.get(path)}"
             for path in sorted({*self._before, *after})
             if self._before.get(path) != after.get(path)
         ]
+
+    def undo(self) -> list[str]:
+        outcome = self.undo_once()
+        self.close()
+        return outcome.differs + self.not_as_before()
+
+    def close(self) -> None:
+        self.log.close()
+        self.store.close()

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..errors import Usage
 from ..model import NOTE_KINDS, FileSystem, Note
 from .database import Database
@@ -13,14 +15,21 @@ from .rows import storable
 class Notes(Database):
     def note(self, tx: str, kind: str, text: str, *, step: int | None = None) -> None:
         """Adds a note unless the same one is there."""
+        self.note_all(tx, kind, (text,), step=step)
+
+    def note_all(self, tx: str, kind: str, texts: Iterable[str], *, step: int | None = None) -> None:
+        """Likewise many: a disk that fails in the middle of an undo makes one for each path."""
         if kind not in NOTE_KINDS:
             raise Usage(f"{kind!r} is not a kind of note.", hint=f"It is one of {', '.join(NOTE_KINDS)}.")
+        rows = [(tx, kind, storable(text), step) for text in texts]
+        if not rows:
+            return
         with self._write() as db:
             # NULLs count as different in a UNIQUE index.
-            db.execute(
+            db.executemany(
                 "INSERT INTO note (tx, kind, text, step) SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS"
                 " (SELECT 1 FROM note WHERE tx = ?1 AND kind = ?2 AND text = ?3 AND step IS ?4)",
-                (tx, kind, storable(text), step),
+                rows,
             )
 
     def notes(self, tx: str, kind: str | None = None) -> list[Note]:

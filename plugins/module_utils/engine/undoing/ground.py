@@ -15,7 +15,8 @@ from .. import attributes, kernel
 from ..clearing import names_in, unlock
 from ..filesystems import TRACED, FileSystem
 from ..kernel import Reader, Stat
-from ..records import Alias, Entry, Flags
+from ..records import Alias, Entry, FileSystemSeen, Flags
+from ..reserve import FULL
 from ..restore import proc
 from ..store import Store
 from ..undolog import Writer
@@ -24,28 +25,35 @@ from ..wanted import Inode, Wanted
 #: ENOTDIR: a power cut can take an inode whose handle the log has, and XFS then gives number and generation to another one
 _GONE = (errno.ESTALE, errno.ENOENT, errno.ENOTDIR)
 _OPEN_DIRECTORIES = 200
-_NOT_MOUNTED = " is not mounted"
+_NOT_MOUNTED = "is not mounted"
+_IN_MEMORY = frozenset((b"tmpfs", b"ramfs", b"devtmpfs"))
 _LOCKS = kernel.STATX_ATTR_IMMUTABLE | kernel.STATX_ATTR_APPEND
 T = t.TypeVar("T")
 
 
 @dataclasses.dataclass
 class Outcome:
-    """differs: sentences on what could not be made as it was (empty: exact); moot: paths of images whose object is no more."""
+    """differs: sentences on what could not be made as it was (empty: exact), paths: of those; moot: paths of images whose object is no
+    more, and left nothing of the transaction's; replaced: the sentences among `differs` on files that somebody else has put another one
+    in the place of, each with the inode that stood there. A probe may still make such a one what it was (`undo.look_again`)."""
 
     differs: list[str] = dataclasses.field(default_factory=list)
     moot: list[str] = dataclasses.field(default_factory=list)
+    paths: set[str] = dataclasses.field(default_factory=set)
+    replaced: dict[str, Inode] = dataclasses.field(default_factory=dict)
 
 
 class Ground:
-    """Shared by the parts of one undo. `store` and `log` are the transaction's, `wanted` the state to bring back."""
+    """Shared by the parts of one undo. `store` and `log` are the transaction's, `wanted` the state to bring back; `since`: when its first
+    step began, in nanoseconds."""
 
-    def __init__(self, store: Store, log: Writer, wanted: Wanted) -> None:
+    def __init__(self, store: Store, log: Writer, wanted: Wanted, *, since: int = 1 << 63) -> None:
         self.store, self.log, self.wanted = store, log, wanted
         self.reader, self.outcome = Reader(), Outcome()
         self.file_systems: dict[int, FileSystem] = {}
         self._open: dict[int, int] = {}
         self._no_more: set[int] = set()
+        self._since = since
         #: whether all that can go has gone (room.py): what still does not fit is a difference
         self.has_made_room = False
         self._find_file_systems()
@@ -54,8 +62,9 @@ class Ground:
         """The undo begins anew, with more room."""
         self.has_made_room = True
         self.close()  # directories may have gone
-        self.outcome = Outcome(moot=[line for line in self.outcome.moot if line.endswith(_NOT_MOUNTED)])
+        self.outcome = Outcome()
         self._no_more.clear()
+        self._find_file_systems()
 
     def close(self) -> None:
         for fd in self._open.values():
@@ -65,13 +74,57 @@ class Ground:
     def _find_file_systems(self) -> None:
         for seen in self.wanted.file_systems.values():
             fs = self.store.by_number.get(seen.fs) or self.store.adopt(seen)
-            if fs is None or fs.policy != TRACED:
-                self.outcome.moot.append("%s file system at %s%s" % (seen.fstype.decode(), os.fsdecode(seen.mount_point), _NOT_MOUNTED))
-            else:
+            if fs is not None and fs.policy == TRACED:
                 self.file_systems[seen.fs] = fs
+                continue
+            what = "%s file system %s" % (seen.fstype.decode(), _NOT_MOUNTED)
+            if self._went_with_its_files(seen):
+                self.outcome.moot.append("%s: %s" % (os.fsdecode(seen.mount_point), what))
+            else:
+                self.differs(seen.mount_point, "the %s: what the transaction changed there is not undone" % what)
 
-    def differs(self, path: str | bytes, what: str) -> None:
-        self.outcome.differs.append("%s: %s" % (os.fsdecode(path), what))
+    def _went_with_its_files(self, seen: FileSystemSeen) -> bool:
+        """Of one in memory nothing is left, and all of one that a step has made was the transaction's."""
+        born = seen.identity.btime if seen.identity is not None else 0
+        return seen.fstype in _IN_MEMORY or self._since < born
+
+    # -- what differs ----------------------------------------------------------------------------------------------------
+
+    def differs(self, path: str | bytes, what: str) -> str:
+        """The sentence."""
+        name = os.fsdecode(path)
+        line = "%s: %s" % (name, what)
+        self.outcome.paths.add(name)
+        if line not in self.outcome.replaced and line not in self.outcome.differs[-2:]:
+            self.outcome.differs.append(line)
+        return line
+
+    def attempt(self, path: str | bytes, act: t.Callable[[], object], what: str = "") -> bool:
+        """Whether it could be done. An error of one place or inode is its own (docs/adr/0023): it is told with its path, and the undo goes
+        on. Errors of the log and the journal are no OSError, and end it; so does the first lack of room, for which there is a way."""
+        try:
+            act()
+        except OSError as error:
+            self.failed(path, error, what)
+            return False
+        return True
+
+    def failed(self, path: str | bytes, error: OSError, what: str = "") -> None:
+        """Where an error is being handled: tells of it, or raises it again."""
+        if error.errno in FULL and not self.has_made_room:
+            raise error
+        self.differs(path, (what + ": " if what else "") + (error.strerror or str(error)))
+
+    def path_of(self, inode: Inode) -> str:
+        """Where it was last seen, as far as known."""
+        basic = self.wanted.basics.get(inode)
+        if basic is not None:
+            return os.fsdecode(basic.path)
+        for entry in self.wanted.entries.values():
+            if (entry.fs, entry.handle) == inode:
+                return self.path(entry)
+        fs = self.wanted.file_systems.get(inode[0])
+        return "an inode of %s" % os.fsdecode(fs.mount_point if fs is not None else b"a file system")
 
     # -- finding ---------------------------------------------------------------------------------------------------------
 
@@ -114,6 +167,31 @@ class Ground:
         if lost:
             self.differs(path, "not looked at: %s cannot tell any more whether it is the same" % (system.fstype.decode() if system else ""))
         return lost
+
+    def has_moved_names_at(self, path: bytes) -> bool:
+        """Whether the transaction itself has changed who stands at the path, or has made a directory above."""
+        numbers: dict[Inode, list[int]] = {}
+        for number, seen in self.wanted.directories.items():
+            numbers.setdefault((seen.fs, self.wanted.inode(seen.fs, seen.handle)), []).append(number)
+        by_dev = {system.dev: number for number, system in self.file_systems.items()}
+        parts = [part for part in path.split(b"/") if part]
+        folder = os.open(b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for at, part in enumerate(parts):
+                fs = by_dev.get(self.reader.stat(folder, b"", kernel.AT_EMPTY_PATH).dev)
+                known = numbers.get((fs, self.reader.handle(folder, b"", kernel.AT_EMPTY_PATH)), ()) if fs is not None else ()
+                entries = [entry for number in known for entry in [self.wanted.entries.get((number, part))] if entry is not None]
+                if any(at == len(parts) - 1 or not entry.mode for entry in entries):
+                    return True
+                if at < len(parts) - 1:
+                    below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+                    os.close(folder)
+                    folder = below
+        except OSError:  # somebody moves names just now
+            return False
+        finally:
+            os.close(folder)
+        return False
 
     def path(self, entry: Entry) -> str:
         return os.fsdecode(self.wanted.directories[entry.directory].path + b"/" + entry.name)

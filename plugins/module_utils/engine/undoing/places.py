@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import os
 import stat
 import typing as t
@@ -20,9 +21,10 @@ import typing as t
 from .. import attributes, kernel, restore
 from ..attributes import Attributes
 from ..kernel import AT_EMPTY_PATH
-from ..records import COPY, INLINE, LINK, Basic, Content, Entry
+from ..records import COPY, INLINE, LINK, Basic, Content, Entry, Keep
 from ..reserve import FULL
-from ..wanted import Inode
+from ..store import digest_of
+from ..wanted import Inode, Place
 from .ground import Ground
 
 
@@ -35,22 +37,33 @@ class Places:
         #: inodes made anew with all their metadata: nothing more is to be done for them
         self.finished: set[Inode] = set()
         self._names = collections.Counter((entry.fs, entry.handle) for entry in self.entries if entry.mode)
+        self._moot: set[Place] = set()
 
     def restore(self) -> None:
+        """A place at which something fails is left as it is from then on: what stands there may be wanted elsewhere, and have no other
+        name."""
         self._remake_directories()
         wanted = self._ground.inodes_wanted(self.entries)
-        wrong = [entry for entry in self.entries if not self._ground.in_place(entry)]
-        for entry in wrong:
-            self._clear(entry, wanted)
-        for entry in wrong:
-            if stat.S_ISDIR(entry.mode):
-                self._place_directory(entry)
-        for entry in wrong:
-            if entry.mode and not stat.S_ISDIR(entry.mode):
-                self._place_other(entry)
-        for entry in wrong:
-            if not entry.mode:
-                self._unlink(entry)
+        wrong = [entry for entry in self.entries if not self._is_right(entry)]
+        wrong = self._each(wrong, lambda entry: self._clear(entry, wanted))
+        self._each([entry for entry in wrong if stat.S_ISDIR(entry.mode)], self._place_directory)
+        self._each([entry for entry in wrong if entry.mode and not stat.S_ISDIR(entry.mode)], self._place_other)
+        self._each([entry for entry in wrong if not entry.mode], self._unlink)
+
+    def _each(self, entries: list[Entry], act: t.Callable[[Entry], object]) -> list[Entry]:
+        """Those at which it could be done."""
+        ground = self._ground
+        return [entry for entry in entries if ground.attempt(ground.path(entry), lambda: act(entry))]  # noqa: B023  (called at once)
+
+    def _is_right(self, entry: Entry) -> bool:
+        """One that cannot be looked at is left alone, and told."""
+        found: list[bool] = []
+        self._ground.attempt(self._ground.path(entry), lambda: found.append(self._ground.in_place(entry)))
+        return found != [False]
+
+    def is_wanted(self, inode: Inode) -> bool:
+        """Whether some place is to hold it."""
+        return inode in self._names
 
     # -- 1 ---------------------------------------------------------------------------------------------------------------
 
@@ -59,19 +72,37 @@ class Places:
         back."""
         gone = [entry for entry in self.entries if stat.S_ISDIR(entry.mode) and not self._lives(entry)]
         while gone:
-            ready = [entry for entry in gone if self._ground.directory(entry.directory) is not None]
+            ready = [entry for entry in gone if self._directory(entry) is not None]
             if not ready:
                 break
-            for entry in ready:
-                self._remake_directory(entry)
+            self._each(ready, self._remake_directory)
             made = {id(entry) for entry in ready}
             gone = [entry for entry in gone if id(entry) not in made]
 
     def _lives(self, entry: Entry) -> bool:
-        fd = self._ground.inode(entry.fs, entry.handle)
-        if fd >= 0:
-            os.close(fd)
-        return fd >= 0
+        """Also where nobody can tell, which is told."""
+        found: list[int] = []
+        self._ground.attempt(self._ground.path(entry), lambda: found.append(self._ground.inode(entry.fs, entry.handle)))
+        for fd in found:
+            if fd >= 0:
+                os.close(fd)
+        return found != [-1]
+
+    def _directory(self, entry: Entry) -> int | None:
+        """None, too, where it cannot be opened, which is told."""
+        found: list[int | None] = [None]
+        seen = self._wanted.directories[entry.directory]
+        self._ground.attempt(seen.path, lambda: found.append(self._ground.directory(entry.directory)))
+        return found[-1]
+
+    def _pass_over(self, entry: Entry) -> None:
+        """The directory of the place is no more. Where it is to be there, and could not be made, nothing in it can be."""
+        seen = self._wanted.directories[entry.directory]
+        if (seen.fs, seen.handle) in self._names:
+            self._ground.differs(self._ground.path(entry), "its directory could not be made")
+            return
+        self._moot.add((entry.directory, entry.name))
+        self._ground.outcome.moot.append(self._ground.path(entry))
 
     def _remake_directory(self, entry: Entry) -> None:
         ground = self._ground
@@ -96,8 +127,7 @@ class Places:
             return
         directory, state = found
         if state.dev != ground.reader.stat(directory, b"", AT_EMPTY_PATH).dev:
-            ground.differs(ground.path(entry), "something is mounted there")
-            return
+            raise OSError(errno.EBUSY, "something is mounted there")
         fs = self._wanted.directories[entry.directory].fs
         handle = ground.reader.handle(directory, entry.name)
         is_wanted = (fs, handle) in wanted
@@ -128,9 +158,12 @@ class Places:
     def _place_directory(self, entry: Entry) -> None:
         ground = self._ground
         directory = ground.directory(entry.directory)
+        if directory is None:
+            self._pass_over(entry)
+            return
         fd = ground.inode(entry.fs, entry.handle)
-        if directory is None or fd < 0:
-            ground.outcome.moot.append(ground.path(entry))
+        if fd < 0:
+            ground.differs(ground.path(entry), "the directory is gone, and could not be made")
             return
         try:
             self._unlink(entry)
@@ -158,7 +191,7 @@ class Places:
         ground = self._ground
         directory = ground.directory(entry.directory)
         if directory is None:
-            ground.outcome.moot.append(ground.path(entry))
+            self._pass_over(entry)
             return
         inode = (entry.fs, entry.handle)
         keep = self._wanted.keeps.get(inode)
@@ -224,6 +257,7 @@ class Places:
         image = content or keep
         if basic is None or (kind in (stat.S_IFREG, stat.S_IFLNK) and (image is None or image.how not in (INLINE, COPY))):
             if self._in_quarantine(entry):
+                self._moot.add((entry.directory, entry.name))
                 ground.outcome.moot.append(ground.path(entry))
             else:
                 ground.differs(ground.path(entry), "is gone, and there is no image of it")
@@ -271,16 +305,32 @@ class Places:
             complete = self._put_attributes(fd, entry)  # before there is data: XFS takes a hint of extent size only then
             if image.data or image.how == COPY:
                 size = image.size if isinstance(image, Content) else basic.size
-                self.write_image(fd, inode[0], image.how, image.number, image.data, size)
-            restore.set_basic(fd, basic)
-            restore.set_xattrs(fd, self._wanted.xattrs_of(inode) or ())
-            restore.set_times(fd, basic)
+                self.write_image(fd, inode[0], image, size)
+                if not self.holds_image(fd, inode[0], image, size):
+                    raise OSError(errno.EIO, "what was written does not read as it was")
+            complete = self._put_metadata(fd, inode, basic) and complete
             if self._ground.store.durable:
                 os.fsync(fd)  # its Alias may be on the disk before its data
             if complete and kernel.get_flags(fd) == self._wanted.flags_of(inode) and not restore.differences(fd, basic, None, sized=True):
                 self.finished.add(inode)
+        except BaseException:
+            with contextlib.suppress(OSError):  # a part of a file is worse than none
+                os.unlink(name, dir_fd=dirfd)
+            raise
         finally:
             os.close(fd)
+
+    def _put_metadata(self, fd: int, inode: Inode, basic: Basic) -> bool:
+        """Whether it could be done; if not, it is tried again with that of all inodes, and told."""
+        try:
+            restore.set_basic(fd, basic)
+            restore.set_xattrs(fd, self._wanted.xattrs_of(inode) or ())
+            restore.set_times(fd, basic)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            return False
+        return True
 
     def _make_symlink(self, entry: Entry, basic: Basic, dirfd: int, name: bytes) -> None:
         os.symlink(self._wanted.keeps[entry.fs, entry.handle].data, name, dir_fd=dirfd)
@@ -288,17 +338,30 @@ class Places:
     def _make_special(self, entry: Entry, basic: Basic, dirfd: int, name: bytes) -> None:
         os.mknod(name, basic.mode, basic.rdev, dir_fd=dirfd)
 
-    def write_image(self, fd: int, fs: int, how: int, number: int, data: bytes, size: int) -> None:
+    def write_image(self, fd: int, fs: int, image: Content | Keep, size: int) -> None:
         """Make the file open at `fd` what its image says."""
-        if how == INLINE:
-            restore.set_bytes(fd, data)
+        if image.how == INLINE:
+            restore.set_bytes(fd, image.data)
             return
-        source = self._ground.store.open_copy(self._ground.file_systems[fs], number)
+        source = self._ground.store.open_copy(self._ground.file_systems[fs], image.number)
         try:
             restore.set_contents(fd, source, size)
         except OSError as error:
             if error.errno not in FULL or not restore.share_contents(fd, source, size):
                 raise
+        finally:
+            os.close(source)
+
+    def holds_image(self, fd: int, fs: int, image: Content | Keep, size: int) -> bool:
+        """Whether the file open for reading at `fd` reads as its image says: by the digest that was taken when the image was, where there
+        is one."""
+        if image.how == INLINE:
+            return os.pread(fd, len(image.data) + 1, 0) == image.data
+        if image.data:
+            return digest_of(fd) == image.data
+        source = self._ground.store.open_copy(self._ground.file_systems[fs], image.number)
+        try:
+            return restore.same_contents(fd, source, size)
         finally:
             os.close(source)
 
@@ -313,5 +376,14 @@ class Places:
         ground = self._ground
         for entry in self.entries:
             path = ground.path(entry)
-            if path not in skip and ground.directory(entry.directory) is not None and not ground.in_place(entry):
-                ground.differs(path, "is not what it was" if entry.mode else "is there, and was not")
+            if path not in skip and (entry.directory, entry.name) not in self._moot:
+                ground.attempt(path, lambda: self._verify(entry, path))  # noqa: B023  (called at once)
+
+    def _verify(self, entry: Entry, path: str) -> None:
+        ground = self._ground
+        if ground.directory(entry.directory) is None:
+            # Somebody else has put another directory there: with what was in the old one, or without.
+            if not entry.mode and os.path.lexists(path) and not ground.has_moved_names_at(os.fsencode(path)):
+                ground.differs(path, "is there, and was not: its directory is another one")
+        elif not ground.in_place(entry):
+            ground.differs(path, "is not what it was" if entry.mode else "is there, and was not")

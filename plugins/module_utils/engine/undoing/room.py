@@ -3,7 +3,8 @@
 """Room for an undo that met a full file system: what the steps added goes before what they took away comes back (docs/adr/0015).
 
 Otherwise an undo removes what it has no use for last of all, and keeps directories that were born in quarantine (TRACE.md 21). Where the
-space that they take is needed, they go; what others put into them since (`spared`) stays.
+space that they take is needed, they go; what others put into them since (`spared`) stays. What cannot go now goes the usual way, which
+tells of it where that fails.
 """
 
 from __future__ import annotations
@@ -39,18 +40,20 @@ class Room:
         self._count = 0
 
     def make(self) -> bool:
-        """Whether anything went."""
+        """Whether anything went. What fits into what there is comes back in any case."""
         self._strangers()
         for number, fs in self._ground.file_systems.items():
-            directory = self._ground.store.existing_directory(fs)
-            if directory >= 0:
-                self._stored(number, directory)
+            with contextlib.suppress(OSError):
+                directory = self._ground.store.existing_directory(fs)
+                if directory >= 0:
+                    self._stored(number, directory)
         self._shrink()
         entries = self._ground.wanted.entries
         for place in [place for place, entry in entries.items() if (entry.fs, entry.handle) in self._gone]:
             del entries[place]  # of a directory that was born, and goes too
         for fs in self._ground.file_systems.values():
-            kernel.syncfs(fs.mount_fd)  # before that, not all of what was freed can be had again
+            with contextlib.suppress(OSError):
+                kernel.syncfs(fs.mount_fd)  # before that, not all of what was freed can be had again
         return self._count > 0
 
     def _strangers(self) -> None:
@@ -58,10 +61,11 @@ class Room:
         ground = self._ground
         for entry in list(ground.wanted.entries.values()):
             fs = ground.wanted.directories[entry.directory].fs
-            found = ground.found(entry) if fs in ground.file_systems else None
-            if found is not None:
-                dev = ground.reader.stat(found[0], b"", AT_EMPTY_PATH).dev
-                self._remove(fs, found[0], entry.name, os.fsencode(ground.path(entry)), dev)
+            with contextlib.suppress(OSError):
+                found = ground.found(entry) if fs in ground.file_systems else None
+                if found is not None:
+                    dev = ground.reader.stat(found[0], b"", AT_EMPTY_PATH).dev
+                    self._remove(fs, found[0], entry.name, os.fsencode(ground.path(entry)), dev)
 
     def _stored(self, number: int, directory: int) -> None:
         """Quarantine; kept links and staged ones of inodes that were born."""
@@ -70,7 +74,8 @@ class Room:
         above, dev = ground.file_systems[number].path_of(directory), ground.file_systems[number].dev
         for name in names_in(directory):
             if name in kept or name.startswith((b"q-", b"s-", b"t-")):
-                self._remove(number, directory, name, above + b"/" + name, dev)
+                with contextlib.suppress(OSError):
+                    self._remove(number, directory, name, above + b"/" + name, dev)
 
     def _remove(self, fs: int, directory: int, name: bytes, path: bytes, dev: int) -> None:
         """Unless it is needed. Of a tree, all that is not."""
@@ -97,7 +102,8 @@ class Room:
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC, dir_fd=directory)
             try:
                 for inner in names_in(fd):
-                    self._remove(inode[0], fd, inner, path + b"/" + inner, dev)
+                    with contextlib.suppress(OSError):
+                        self._remove(inode[0], fd, inner, path + b"/" + inner, dev)
             finally:
                 os.close(fd)
             with contextlib.suppress(OSError):  # something in it stays, or it is locked: it goes the usual way
@@ -116,12 +122,16 @@ class Room:
         """Files that grew are cut at once, where otherwise that comes last (TRACE.md 22)."""
         ground = self._ground
         for inode, content in ground.wanted.contents.items():
-            fd = ground.inode(*inode)
-            if fd < 0:
-                continue
-            try:
-                if os.fstat(fd).st_size > content.size:
-                    ground.unlocking(lambda: os.truncate(restore.proc(fd), content.size), (fd, b""))  # noqa: B023  (called at once)
-                    self._count += 1
-            finally:
-                os.close(fd)
+            with contextlib.suppress(OSError):
+                self._cut(inode, content.size)
+
+    def _cut(self, inode: Inode, size: int) -> None:
+        fd = self._ground.inode(*inode)
+        if fd < 0:
+            return
+        try:
+            if os.fstat(fd).st_size > size:
+                self._ground.unlocking(lambda: os.truncate(restore.proc(fd), size), (fd, b""))
+                self._count += 1
+        finally:
+            os.close(fd)
