@@ -79,9 +79,6 @@ _BIRTH_TIMES = frozenset((b"ext4", b"xfs", b"btrfs", b"tmpfs", b"f2fs"))
 _NO_LINKS = frozenset((b"vfat", b"msdos", b"exfat", b"ntfs3"))
 
 
-_BTRFS_SUPER_MAGIC = 0x9123683E
-
-
 def policy(fstype: bytes) -> str:
     if fstype in _VALUES:
         return VALUES
@@ -245,10 +242,6 @@ def subvolume_root(fd: int) -> Mount | None:
     return None
 
 
-def is_btrfs(fd: int) -> bool:
-    return kernel.file_system_type(fd) == _BTRFS_SUPER_MAGIC
-
-
 def unmounted_subvolume(path: bytes, fstype: bytes) -> Mount | None:
     """The subvolume with its root at `path`."""
     if fstype != b"btrfs":
@@ -265,7 +258,7 @@ def unmounted_subvolume(path: bytes, fstype: bytes) -> Mount | None:
 
 def choose_mount(mounts: t.Sequence[Mount], dev: int) -> Mount | None:
     """The mount by which to reach `dev`: the host's root before all, then the one that shows most of it."""
-    fitting = [m for m in mounts if (policy(m.fstype) != TRACED or os.path.isdir(m.point)) and device_of(m) == dev]
+    fitting = [m for m in mounts if device_of(m) == dev and (policy(m.fstype) != TRACED or os.path.isdir(m.point))]
     if not fitting:
         return None
     return min(fitting, key=lambda m: (m.point != b"/", len(m.root), len(m.point)))

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Kept inodes and copies of one transaction: where each lies (storedirs.py), and what it is called there.
 
-Names: `<n>` a kept link, `c<n>` a copy of contents, `s-...` an inode staged by undo, `q-...` a tree put into quarantine by undo.
+Names: `<n>` a kept link, `c<n>` a copy of contents, `d<n>` a directory that was taken out of the tree whole, `s-...` an inode staged by
+undo, `q-...` a tree put into quarantine by undo.
 """
 
 from __future__ import annotations
@@ -75,6 +76,17 @@ class Store(Directories):
         journals metadata in order sees to that itself."""
         if self.durable and not fs.orders_metadata:
             _to_disk(self.directory(fs), fs)
+
+    def take(self, fs: FileSystem, directory: bytes, name: bytes) -> None:
+        """Move a whole directory out of the one with that handle into the store, from where undo or retention takes it."""
+        source, target = fs.open(directory, os.O_RDONLY | os.O_DIRECTORY), self.directory(fs)
+        try:
+            os.rename(name, b"d%d" % self.number(), src_dir_fd=source, dst_dir_fd=target)
+            if self.durable:
+                _to_disk(source, fs)
+        finally:
+            os.close(source)
+        self._order(fs)
 
     def links_of(self, fs: FileSystem, number: int) -> int:
         """Link count of the kept inode `number`."""

@@ -12,8 +12,8 @@ import errno
 import os
 import typing as t
 
-from . import attributes, identity, kernel
-from .filesystems import TRACED, FileSystem, choose_mount, device_of, is_btrfs, policy, subvolume_root, unmounted_subvolume
+from . import attributes, identity, kernel, subvolumes
+from .filesystems import TRACED, FileSystem, choose_mount, device_of, policy, unmounted_subvolume
 from .mount_table import Mount, mounts_of
 from .paths import STATE
 from .records import FileSystemSeen
@@ -26,32 +26,31 @@ class Directories:
 
     def __init__(self, tx: str, *, state: str = STATE) -> None:
         self.tx, self.state = tx.encode(), state.encode()
-        self._by_dev: dict[int, FileSystem | None] = {}
+        self._by_dev: dict[int, FileSystem] = {}
         self.by_number: dict[int, FileSystem] = {}
         self._next_fs = 1
         self._state_dev = kernel.Reader().stat(kernel.AT_FDCWD, self.state).dev
 
     # -- file systems ----------------------------------------------------------------------------------------------------
 
-    def file_system(self, dev: int, fd: int = -1) -> FileSystem | None:
+    def file_system(self, dev: int, handle: bytes = b"") -> FileSystem | None:
         """The file system of a device number as statx gives it; None where the host's own namespace does not show it.
 
-        `fd`: a directory there, by which a btrfs subvolume that is not mounted by itself can be found.
+        `handle`: of an inode there, by which a btrfs subvolume that is not mounted by itself can be found. Only what is held open is
+        remembered: of others the kernel may give the number to another one.
         """
         known = self._by_dev.get(dev)
-        if known is not None or (dev in self._by_dev and fd < 0):
+        if known is not None:
             return known
-        mount = choose_mount(mounts_of(), dev)
-        if mount is None and fd >= 0 and is_btrfs(fd):
-            mount = subvolume_root(fd)
-        found = None
-        if mount is not None:
-            found = FileSystem(self._next_fs, dev, mount.fstype, mount.point, mount.root)
-            if found.policy == TRACED:
-                found.open_mount()
+        mounts = mounts_of()
+        mount = choose_mount(mounts, dev) or (subvolumes.find(handle, dev, mounts) if handle else None)
+        if mount is None:
+            return None
+        found = FileSystem(self._next_fs, dev, mount.fstype, mount.point, mount.root)
+        if found.policy == TRACED:
+            found.open_mount()
             self._next_fs += 1
-            self.by_number[found.number] = found
-        self._by_dev[dev] = found
+            self.by_number[found.number] = self._by_dev[dev] = found
         return found
 
     def adopt(self, seen: FileSystemSeen) -> FileSystem | None:
@@ -78,6 +77,7 @@ class Directories:
         others = set() if seen.identity is None else {device_of(mount) for mount in mounts} - {seen.dev}
         reached = [choose_mount(mounts, dev) for dev in (seen.dev, *others)]
         reached.append(unmounted_subvolume(seen.mount_point, seen.fstype))
+        reached.append(subvolumes.find(seen.identity.handle, 0, mounts) if seen.identity is not None else None)  # it may have been moved
         yield from (mount for mount in reached if mount is not None)
 
     def _is(self, seen: FileSystemSeen, found: FileSystem) -> bool:
@@ -92,11 +92,6 @@ class Directories:
         for one in seen:
             if one.fs not in self.by_number:
                 self.adopt(one)
-
-    def forget_unknown(self) -> None:
-        """After a mount call: what the host did not show may be there now, and the other way round."""
-        for dev in [dev for dev, fs in self._by_dev.items() if fs is None]:
-            del self._by_dev[dev]
 
     def is_own(self, fs: FileSystem) -> bool:
         """Whether it is the one of /var/lib/acid."""

@@ -15,6 +15,8 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engine.store import Store
@@ -50,19 +52,29 @@ def look(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
+def _make(name: str, words: list[int | bytes]) -> int:
+    result = int(_libc.syscall(_NUMBERS[name], *(ctypes.c_long(word) if isinstance(word, int) else word for word in words)))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
+    return result
+
+
 class Traced:
     """What lies in `place`, a file system of its own, is old. `undo` tells what has not come back."""
 
-    def __init__(self, sandbox: Path, place: Path) -> None:
+    def __init__(self, sandbox: Path, place: Path, *, caller: ThreadPoolExecutor | None = None, deny: bool = False) -> None:
+        """`caller`: one thread with a mount namespace of its own, which makes the calls."""
         (sandbox / "state").mkdir()
         self.folder = sandbox / "tx"
         self.folder.mkdir()
-        self._place, self._before = place, look(place)
+        self._place, self._before = place, look(place) if place.exists() else {}
         self.store, self.log = Store("tx", state=str(sandbox / "state")), Writer.create(str(self.folder))
         self.observed: list[Observed] = []
-        self.images = Images(self.store, self.log, outside=(), next_directory=1, observe=self.observed.append)
+        self.images = Images(self.store, self.log, outside=(), next_directory=1, observe=self.observed.append, deny=deny)
         self.capture = Capture(self.images)
         self.resolver = self.capture.resolver()
+        self._caller = caller
+        self.resolver.careful = caller is not None
         self.capture.epoch(1, 1)
         time.sleep(_TICK)
 
@@ -72,18 +84,18 @@ class Traced:
         self._buffers = [ctypes.create_string_buffer(word) if isinstance(word, bytes) else word for word in words]
         numbers = [word & (1 << 64) - 1 if isinstance(word, int) else ctypes.addressof(word) for word in self._buffers]
         numbers += [0] * (6 - len(numbers))
-        thread = threading.get_native_id()
+        thread = self.act(threading.get_native_id)
         self.capture.back(thread)
         note = Note(1, thread, _NUMBERS[name], _ABI.audit, tuple(numbers))
         self.capture.handle(note, _ABI.calls[_NUMBERS[name]], 1, self.resolver)
         return words
 
+    def act(self, what: Callable[..., int], *arguments: object) -> int:
+        return what(*arguments) if self._caller is None else self._caller.submit(what, *arguments).result()
+
     def call(self, name: str, *arguments: int | str | bytes) -> int:
         words = self.sees(name, *arguments)
-        result = int(_libc.syscall(_NUMBERS[name], *(ctypes.c_long(word) if isinstance(word, int) else word for word in words)))
-        if result < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
-        return result
+        return self.act(_make, name, words)
 
     # -- what programs do, each by an absolute path ------------------------------------------------------------------------
 
@@ -110,7 +122,7 @@ class Traced:
         return undo(self.store, self.log, read(str(self.folder)), epoch=0)
 
     def not_as_before(self) -> list[str]:
-        after = look(self._place)
+        after = look(self._place) if self._place.exists() else {}
         return [
             f"{path}: {self._before.get(path)} -> {after.get(path)}"
             for path in sorted({*self._before, *after})

@@ -24,6 +24,7 @@ from .notify import Note
 from .resolve import Elsewhere, Resolver
 from .subjects import InStore, Pretended
 from .surroundings import Surroundings
+from .unlisted import policy_for
 
 #: Programs that empty a whole tree, or change the owner of all that is in it (rsync --delete, chown -R), come to a store in it too: to them
 #: it is as good as not there.
@@ -54,9 +55,9 @@ class Capture:
         """A new step's resolver."""
         store = self.images.store
 
-        def policy_of(dev: int) -> str | None:
+        def policy_of(dev: int, thread: int) -> str | None:
             fs = store.file_system(dev)
-            return None if fs is None else fs.policy
+            return policy_for(thread, dev) if fs is None else fs.policy
 
         return Resolver(self.images.reader, policy_of)
 

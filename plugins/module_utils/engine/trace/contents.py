@@ -88,12 +88,11 @@ class Contents:
         images, found = self._images, place.found
         if found is None:
             return
-        fs = images.store.file_system(found.dev)
-        if fs is not None and fs.policy == VALUES:
+        fs = images.look_up(found.dev, place.fd, place.name or b"")
+        if fs == VALUES:
             self._touch_value(place)
-            return
-        fs = images.traced(found.dev)
-        if fs is None or found.attributes & kernel.STATX_ATTR_IMMUTABLE:
+        # No file system lets anybody write to or truncate an immutable inode: inode_permission() in fs/namei.c
+        if isinstance(fs, str) or found.attributes & kernel.STATX_ATTR_IMMUTABLE:
             return
         if images.born(fs, found):
             images.refuse_new_in_store(place)
@@ -141,7 +140,7 @@ class Contents:
         handle = kind + self._caller.memory(arguments[1] + 8, size)
         mount = self._caller.opened(signed(arguments[0]))  # no more than the file system is meant: it may be newborn, the inode old
         try:
-            fs = self._images.traced(mount.parent.dev)
+            fs = self._images.traced(mount.parent.dev, mount.fd)
             if fs is None:
                 return
             try:

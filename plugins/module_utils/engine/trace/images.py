@@ -20,10 +20,9 @@ import typing as t
 
 from .. import attributes, kernel, records
 from ..errors import Denied, StepRefused
-from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem, policy
+from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
 from ..model import ASKED, IRREVERSIBLE
-from ..mount_table import mounts_of
 from ..records import (
     INLINE,
     LINK,
@@ -46,17 +45,22 @@ from .bodies import contents_of, target_of
 from .resolve import Place
 from .scope import CONTENTS_LEFT, OUTSIDE_PATHS, below, is_in_store
 from .subjects import Aspects, Directory, Inode, InStore, Key, Observed, Where
+from .unlisted import OUT_OF_REACH, About, Reached, about
 
 #: A kept link keeps a lock file alive for those who wait for its end (TRACE.md 12), so what is as small as one is copied.
 SMALL = 1024
 
 
 class _Pending(t.NamedTuple):
+    """A link that was kept for a call: `directory` and `name` are the place that the inode `key` is to lose by it."""
+
     fs: FileSystem
     number: int
     links_before: int
     handle: bytes
     key: Key
+    directory: bytes
+    name: bytes
 
 
 class Images:
@@ -81,7 +85,6 @@ class Images:
         self.by_number: dict[int, Directory] = {}
         self._file_systems: set[int] = set(store.by_number)
         self._observed: set[tuple[str, str, int]] = set()
-        self._hidden_devices: set[int] = set()
         self.epoch_start = self._offset = 0
         self.step = self.thread = 0
         #: whether calls of other threads may be running
@@ -135,39 +138,46 @@ class Images:
 
     # -- what is there ---------------------------------------------------------------------------------------------------
 
-    def traced(self, dev: int, directory: int = -1) -> FileSystem | None:
-        """The file system, when images are to be taken there. `directory`: an fd of one that lies there, when there is one at hand."""
-        fs = self.store.file_system(dev) or self.store.file_system(dev, directory)
-        if fs is None:
-            self._hidden(dev)
-            return None
-        if fs.policy == TRACED:
-            if fs.number not in self._file_systems:
-                self.log.append(FileSystemSeen(fs.number, fs.dev, fs.fstype, fs.mount_point, fs.identity))
-                self.store.room.take_reserve(fs)  # where it finds no room the call is refused, and the next one asks again
-                self._file_systems.add(fs.number)
-            return fs
-        if fs.policy == UNKNOWN:
-            raise StepRefused(
-                "the %s file system at %s has no file handles, so nothing there can be undone"
-                % (fs.fstype.decode(), os.fsdecode(fs.mount_point)),
-                hint="Keep the play away from it.",
-            )
-        if fs.policy == FOREIGN:
-            self.tell(IRREVERSIBLE, "changes below %s (%s)" % (os.fsdecode(fs.mount_point), fs.fstype.decode()))
-        return None
+    def look_up(self, dev: int, fd: int, name: bytes = b"") -> FileSystem | str:
+        """The file system where images are to be taken of an inode: what `fd` is, or has by that `name`. Else why none are: OUTSIDE, VALUES
+        or FOREIGN. This is the one place where that is decided (I1): what nobody can tell is refused here, so that no answer means that
+        nobody knows."""
+        fs = self.store.file_system(dev)
+        if fs is not None and fs.policy == TRACED:
+            return self._known_to_the_log(fs)
+        if fs is not None:
+            found = About(fs.policy, "%s file system at %s" % (fs.fstype.decode(), os.fsdecode(fs.mount_point)))
+        else:
+            fs = self.store.file_system(dev, self._handle_or_nothing(fd, name))
+            if fs is not None:
+                return self._known_to_the_log(fs)
+            found = about(self.reader, Reached(dev, fd, name), self.thread, self.epoch_start)
+        if found.policy == UNKNOWN:
+            raise StepRefused("the %s has no file handles, so nothing there can be undone" % found.what, hint="Keep the play away from it.")
+        if found.policy in (FOREIGN, OUT_OF_REACH):
+            self.tell(IRREVERSIBLE, "changes on the %s" % found.what)
+            return FOREIGN
+        return found.policy
 
-    def _hidden(self, dev: int) -> None:
-        """The host's namespace does not show this file system. The kernel's own (memfd, pipes) no namespace shows; one in memory that a
-        step mounted for itself goes with its namespace."""
-        if dev in self._hidden_devices and not self._deny:
-            return
-        self._hidden_devices.add(dev)
-        for mount in mounts_of(str(self.thread)):
-            if mount.dev == dev and policy(mount.fstype) in (TRACED, UNKNOWN) and mount.fstype != b"tmpfs":
-                what = "%s file system at %s" % (mount.fstype.decode(), os.fsdecode(mount.point))
-                self.tell(IRREVERSIBLE, "changes on the %s, which only a step's own mount namespace shows" % what)
-                return
+    def traced(self, dev: int, fd: int, name: bytes = b"") -> FileSystem | None:
+        """Likewise; None where no images are to be taken, on purpose."""
+        found = self.look_up(dev, fd, name)
+        return None if isinstance(found, str) else found
+
+    def _known_to_the_log(self, fs: FileSystem) -> FileSystem:
+        if fs.number not in self._file_systems:
+            self.log.append(FileSystemSeen(fs.number, fs.dev, fs.fstype, fs.mount_point, fs.identity))
+            self.store.room.take_reserve(fs)  # where it finds no room the call is refused, and the next one asks again
+            self._file_systems.add(fs.number)
+        return fs
+
+    def _handle_or_nothing(self, fd: int, name: bytes) -> bytes:
+        try:
+            return self.reader.handle(fd, name, 0 if name else AT_EMPTY_PATH)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EOVERFLOW):
+                raise
+            return b""
 
     def key(self, state: Stat, dirfd: int, name: bytes, flags: int = 0) -> Key:
         return state[:3] if state.btime else (state.dev, state.ino, self.reader.handle(dirfd, name, flags))
@@ -277,10 +287,10 @@ class Images:
             self._rely_on(key)
             return
         handle = self.reader.handle(place.fd, name)
-        self.keep_inode(Inode(directory.fs, handle, found, directory.path + b"/" + name), key, place)
+        self._keep_inode(Inode(directory.fs, handle, found, directory.path + b"/" + name), key, directory, place)
 
-    def keep_inode(self, inode: Inode, key: Key, place: Place | None = None) -> None:
-        """Keep it by a link where it has other names or is large, else in the log. `place` allows the quicker link by name."""
+    def _keep_inode(self, inode: Inode, key: Key, directory: Directory, place: Place) -> None:
+        """Keep it by a link where it has other names or is large, else in the log."""
         fs, handle, state, _path = inode
         kind = stat.S_IFMT(state.mode)
         how, number, data = NOTHING, 0, b""
@@ -295,17 +305,29 @@ class Images:
         self.log.append(Keep(self.step, fs.number, handle, how, number, data))
         self._kept.add(key)
         if how == LINK:
-            self.pending[self.thread] = _Pending(fs, number, state.nlink, handle, key)
+            self.pending[self.thread] = _Pending(fs, number, state.nlink, handle, key, directory.handle, place.name or b"")
 
-    def _keep_link(self, inode: Inode, place: Place | None) -> tuple[int, int]:
+    def _keep_link(self, inode: Inode, place: Place) -> tuple[int, int]:
         try:
-            if place is not None and place.name is not None:
-                return LINK, self.store.keep_link(inode.fs, place.fd, place.name, inode.handle)
-            return LINK, self.store.keep_link(inode.fs, -1, b"", inode.handle)
+            return LINK, self.store.keep_link(inode.fs, place.fd, place.held()[0], inode.handle)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EMLINK, errno.EPERM):
                 raise
             return NOTHING, 0
+
+    def move_into_store(self, directory: Directory, place: Place) -> None:
+        """The agent takes the inode away from its place itself, whole: an undo that makes the place true moves it back."""
+        name, _found = place.held()
+        self.touch_place(directory, place)
+        self.touch_parent(directory, place)
+        if self.store.durable:
+            self.log.sync()
+        self.store.take(directory.fs, directory.handle, name)
+
+    def mount_of(self, fd: int) -> int:
+        """The id of the mount by which `fd` was opened."""
+        self.reader.stat(fd, b"", AT_EMPTY_PATH)
+        return self.reader.mount_id()
 
     # -- inodes ----------------------------------------------------------------------------------------------------------
 
@@ -379,12 +401,27 @@ class Images:
         """The thread's last call has ended. Where it failed, its kept link goes again: nobody shall see a link count that is one too
         high (TRACE.md 13)."""
         pending = self.pending.pop(self.thread, None)
-        if pending is None or self.store.links_of(pending.fs, pending.number) <= pending.links_before:
+        if pending is None or self.store.links_of(pending.fs, pending.number) <= pending.links_before or not self._holds(pending):
             return
         self.log.append(Dropped(pending.fs.number, pending.handle, pending.number))
         self._kept.discard(pending.key)
         with contextlib.suppress(PermissionError):  # another thread has set chattr +i meanwhile: the end of the undo drops it
             self.store.drop_link(pending.fs, pending.number)
+
+    def _holds(self, pending: _Pending) -> bool:
+        """Whether the inode still has the name that the call was to take. Its link count alone does not tell: somebody else may have given
+        it one more. (Where he took one instead, a link stays that need not; it goes with the transaction.)"""
+        try:
+            fd = pending.fs.open(pending.directory)
+        except OSError:  # the directory is no more
+            return False
+        try:
+            found = self.reader.stat_or_none(fd, pending.name)
+            return found is not None and self.reader.handle(fd, pending.name) == pending.handle
+        except FileNotFoundError:
+            return False
+        finally:
+            os.close(fd)
 
     def settle_all(self, threads: t.Collection[int] | None = None) -> None:
         """The calls of all these threads have ended, or of all there are."""

@@ -75,7 +75,7 @@ class Metadata:
         try:
             if found is None:
                 return
-            fs = images.traced(found.dev)
+            fs = images.traced(found.dev, place.fd, place.name or b"")
             if fs is None:
                 return
             images.refuse_store(place)

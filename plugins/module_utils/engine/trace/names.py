@@ -7,13 +7,15 @@ from __future__ import annotations
 import os
 import stat
 
+from .. import subvolumes
 from ..errors import StepRefused
 from ..kernel import AT_FDCWD, Stat
 from .caller import Arguments, Caller, signed, value
 from .calls import Call
 from .images import Images
 from .resolve import Place
-from .subjects import BASIC, Inode
+from .subjects import BASIC, Directory, Inode
+from .subvolumes import Subvolumes, is_mounted
 
 _AT_REMOVEDIR = 0x200
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
@@ -26,6 +28,7 @@ class Names:
 
     def __init__(self, images: Images, caller: Caller) -> None:
         self._images, self._caller = images, caller
+        self._subvolumes = Subvolumes(images)
 
     def absent(self, place: Place, *, receives_old: bool = False) -> None:
         """Something is to be made at the place; where something is already, the call will fail."""
@@ -73,7 +76,9 @@ class Names:
 
     def _removed(self, place: Place, is_rmdir: bool) -> None:
         images, found, name = self._images, place.found, place.name
-        if name is None or found is None or found.dev != place.parent.dev or stat.S_ISDIR(found.mode) != is_rmdir:
+        # may_delete() and do_unlinkat() in fs/namei.c, for every file system: nothing there, "." and "..", a directory where none is to be,
+        # or none where one is to be
+        if name is None or found is None or stat.S_ISDIR(found.mode) != is_rmdir or is_mounted(found):
             return
         images.refuse_store(place)
         if self._not_empty(found):
@@ -84,11 +89,16 @@ class Names:
             return
         if is_rmdir:
             self._caller.newborn.forget()
+            if directory.fs.fstype == b"btrfs" and found.ino in (subvolumes.ROOT, subvolumes.PLACEHOLDER):
+                self._subvolumes.removed(directory, place)
+                return
         imaged = images.touch_place(directory, place)
         images.keep(directory, place, imaged)
         images.touch_parent(directory, place)
 
     def _not_empty(self, state: Stat) -> bool:
+        """These count each subdirectory of a directory in its link count, and refuse to remove one that has any: ext4_empty_dir,
+        xfs_remove, simple_empty. (ext4 says 1 where there are too many to be counted.)"""
         fs = self._images.store.file_system(state.dev)
         return state.nlink > 2 and stat.S_ISDIR(state.mode) and fs is not None and fs.fstype in _COUNTING
 
@@ -125,16 +135,22 @@ class Names:
 
     def _renamed(self, old: Place, new: Place, flags: int) -> None:
         images, source, target = self._images, old.found, new.found
-        if old.name is None or new.name is None or old.parent.dev != new.parent.dev:
+        exchange = bool(flags & _RENAME_EXCHANGE)
+        # do_renameat2() and vfs_rename() in fs/namei.c, for every file system: no name, nothing there, one inode by two names (done, and
+        # nothing changes), a mount point
+        if old.name is None or new.name is None or source is None or is_mounted(source):
             return
-        if source is None or (target is not None and (target.key == source.key or flags & _RENAME_NOREPLACE)):
+        if target is not None and (target.key == source.key or flags & _RENAME_NOREPLACE or is_mounted(target)):
+            return
+        if old.parent.dev != new.parent.dev and images.mount_of(old.fd) != images.mount_of(new.fd):  # likewise
             return
         images.refuse_store(old)
         images.refuse_store(new)
         if any(found is not None and stat.S_ISDIR(found.mode) for found in (source, target)):
             self._caller.newborn.forget()
         origin, destination = images.directory(old.fd, old.parent), images.directory(new.fd, new.parent)
-        exchange = bool(flags & _RENAME_EXCHANGE)
+        if origin is not None and origin.fs.fstype == b"btrfs" and self._subvolumes.stays(old, new, exchange=exchange):
+            return
         moves_old = False
         if origin is not None:
             imaged = images.touch_place(origin, old, receives_old=exchange and target is not None)
@@ -143,24 +159,27 @@ class Names:
                 if stat.S_ISDIR(source.mode) and not images.born(origin.fs, source):
                     raise StepRefused("%s would be moved to a place that is not traced" % os.fsdecode(origin.path + b"/" + old.name))
                 images.keep(origin, old, imaged)
-            moves_old = self._moved(old, origin.path)
+            moves_old = self._moved(old, origin)
         if destination is not None:
             imaged = images.touch_place(destination, new, receives_old=moves_old)
             if target is not None and exchange:
-                self._moved(new, destination.path)
+                self._moved(new, destination)
             elif target is not None:
                 images.keep(destination, new, imaged)
             images.touch_parent(destination, new)
 
-    def _moved(self, place: Place, parent: bytes) -> bool:
-        """Whether the inode at the place is an old one. A directory that moves may have its own times changed."""
+    def _moved(self, place: Place, parent: Directory) -> bool:
+        """Whether the inode at the place is an old one. A directory that moves may have its own times changed; a subvolume has not
+        (btrfs_rename)."""
         images = self._images
         name, found = place.held()
-        fs = images.traced(found.dev)
+        if found.dev != place.parent.dev:
+            return not images.born(parent.fs, found)
+        fs = images.traced(found.dev, place.fd, name)
         if fs is None or images.born(fs, found):
             return False
         if stat.S_ISDIR(found.mode):
-            inode = Inode(fs, images.reader.handle(place.fd, name), found, parent + b"/" + name)
+            inode = Inode(fs, images.reader.handle(place.fd, name), found, parent.path + b"/" + name)
             images.touch_metadata(inode, images.key(found, place.fd, name), BASIC)
         return True
 

@@ -19,7 +19,7 @@ import struct
 import typing as t
 
 from .. import kernel
-from ..filesystems import FOREIGN
+from ..filesystems import FOREIGN, VALUES
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
 
 _PAGE = 4096
@@ -122,7 +122,7 @@ class Resolver:
     `careful` is set once a process of the step has left the root or namespace, or has mounted something.
     """
 
-    def __init__(self, reader: Reader, policy_of: t.Callable[[int], str | None]) -> None:
+    def __init__(self, reader: Reader, policy_of: t.Callable[[int, int], str | None]) -> None:
         self.reader, self._policy_of = reader, policy_of
         self.careful = False
         #: whether the last `place` met no symlink and took no care
@@ -212,10 +212,11 @@ class Resolver:
 class _Walk:
     """One careful resolution: `here` is the directory reached so far."""
 
-    def __init__(self, reader: Reader, policy_of: t.Callable[[int], str | None], tid: int, root: int, here: int) -> None:
+    def __init__(self, reader: Reader, policy_of: t.Callable[[int, int], str | None], tid: int, root: int, here: int) -> None:
         self._reader, self._policy_of = reader, policy_of
         self._tid, self._root, self._here = tid, root, here
         self._links = 0
+        self._policies: dict[int, str | None] = {}
 
     def close(self) -> None:
         os.close(self._here)
@@ -232,8 +233,13 @@ class _Walk:
         os.close(self._here)
         self._here = fd
 
+    def _policy(self, dev: int) -> str | None:
+        if dev not in self._policies:
+            self._policies[dev] = self._policy_of(dev, self._tid)
+        return self._policies[dev]
+
     def _check(self, dev: int) -> None:
-        if self._policy_of(dev) == FOREIGN:
+        if self._policy(dev) == FOREIGN:
             raise Elsewhere
 
     def to(self, path: bytes, follow: bool) -> Place:
@@ -281,7 +287,7 @@ class _Walk:
     def _link(self, name: bytes, dev: int) -> bytes | None:
         """The target's text; or None after a magic link of /proc was entered."""
         target = os.readlink(name, dir_fd=self._here)
-        if self._policy_of(dev) != "values":
+        if self._policy(dev) != VALUES:
             return target
         if name in (b"self", b"thread-self") and target.split(b"/")[0].isdigit():
             group, thread = self._ids(dev)

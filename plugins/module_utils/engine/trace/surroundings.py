@@ -55,7 +55,6 @@ class Surroundings:
         """How paths resolve is about to change; the table itself is the mounts probe's."""
         self._caller.resolver.careful = True
         self._caller.workplace.let_go()
-        self._images.store.forget_unknown()
 
     def leaves_root(self, arguments: Arguments, call: Call) -> None:
         self._caller.resolver.careful = True

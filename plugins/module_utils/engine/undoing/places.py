@@ -20,7 +20,6 @@ import typing as t
 
 from .. import attributes, kernel, restore
 from ..attributes import Attributes
-from ..kernel import AT_EMPTY_PATH
 from ..records import COPY, INLINE, LINK, Basic, Content, Entry, Keep
 from ..reserve import FULL
 from ..store import digest_of
@@ -126,7 +125,7 @@ class Places:
         if found is None:
             return
         directory, state = found
-        if state.dev != ground.reader.stat(directory, b"", AT_EMPTY_PATH).dev:
+        if state.attributes & kernel.STATX_ATTR_MOUNT_ROOT:  # a btrfs subvolume has another device, too
             raise OSError(errno.EBUSY, "something is mounted there")
         fs = self._wanted.directories[entry.directory].fs
         handle = ground.reader.handle(directory, entry.name)
