@@ -19,7 +19,7 @@ from .trace.calls import AUDIT_AARCH64, AUDIT_I386, AUDIT_X86_64, MACHINES, Call
 from .trace.capture import Capture
 from .trace.notify import BATCH, Gone, Listener, answer_orphans
 from .trace.resolve import Resolver
-from .trace.subjects import Pretended
+from .trace.subjects import Answered, Pretended
 
 CAPTURE, LET_RUN, REFUSE = "capture", "let run", "refuse"
 _DONE = -1
@@ -172,6 +172,8 @@ class Tracer(threading.Thread):
             self._capture.handle(note, call, self.step, self.resolver)
         except Pretended:
             return _DONE
+        except Answered as error:
+            return error.number
         except Denied as error:
             self._denied(self.step, str(error) if call.name in str(error) else "%s (%s)" % (error, call.name))
             return errno.EPERM

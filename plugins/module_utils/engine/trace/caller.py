@@ -12,14 +12,16 @@ import struct
 from ..kernel import AT_FDCWD
 from .calls import FIXED
 from .newborn import Newborn
-from .resolve import Memory, Place, Resolver
+from .resolve import Elsewhere, Memory, Place, Resolver
+from .subjects import Answered
 from .turns import Turns
 from .workplace import Workplace
 
 Arguments = tuple[int, int, int, int, int, int]
 _DOTS = (b".", b"..")
-#: Errors of resolving which the call itself will meet
-_FAILS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.EFAULT, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.ESRCH))
+#: Errors of resolving which the call itself will meet, since the kernel resolves its path by the same rules (docs/adr/0022); ESRCH: the
+#: thread is gone.
+_FAILS = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP, errno.ENAMETOOLONG, errno.ESRCH))
 
 
 class WillFail(Exception):
@@ -122,7 +124,11 @@ class Caller:
 
 
 def foretold(error: OSError) -> BaseException:
-    """WillFail when the call will meet this error itself; else the error."""
+    """WillFail when the call will meet this error itself; else the error, or what it means."""
+    if error.errno == errno.EFAULT:  # the kernel can read what the agent can not (memfd_secret, a device's memory): it must not try
+        return Answered(errno.EFAULT)
+    if error.errno == errno.EACCES:  # to root: a FUSE or NFS mount that lets others in
+        return Elsewhere()
     return WillFail() if error.errno in _FAILS else error
 
 

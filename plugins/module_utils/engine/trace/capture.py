@@ -74,7 +74,7 @@ class Capture:
 
     def handle(self, note: Note, call: Call, step: int, resolver: Resolver) -> None:
         """Take all images that `call` needs. It is to be let run before the lock is given back. Pretended: it is not to be run, and its
-        caller to be told that it has succeeded."""
+        caller to be told that it has succeeded; Answered: that it has failed."""
         images, caller = self.images, self._caller
         images.step, images.thread = step, note.thread
         caller.resolver, caller.thread = resolver, note.thread

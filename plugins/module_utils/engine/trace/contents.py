@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -65,7 +66,7 @@ class Contents:
                 if flags & os.O_CREAT:
                     self._names.absent(place)
                 return
-            if flags & os.O_CREAT and flags & os.O_EXCL:  # fails, as long as it is true that there is something
+            if flags & os.O_CREAT and flags & os.O_EXCL:  # fails, for every file system: lookup_open() and do_open() in fs/namei.c
                 self._images.refuse_in_store(place)  # there what was to go first only seems to have gone
                 return
             kind = stat.S_IFMT(place.found.mode)
@@ -145,8 +146,10 @@ class Contents:
                 return
             try:
                 fd = fs.open_as_the_kernel_does(handle)
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno == errno.ESTALE:  # there is no such inode: the call fails
+                    return
+                raise
             found = self._images.reader.stat(fd, b"", AT_EMPTY_PATH)
             self.open_place(Place(fd, found, None, found), arguments[2])
         finally:

@@ -153,7 +153,7 @@ class Images:
                 return self._known_to_the_log(fs)
             found = about(self.reader, Reached(dev, fd, name), self.thread, self.epoch_start)
         if found.policy == UNKNOWN:
-            raise StepRefused("the %s has no file handles, so nothing there can be undone" % found.what, hint="Keep the play away from it.")
+            raise StepRefused("nothing on the %s can be undone: no handle leads there" % found.what, hint="Keep the play away from it.")
         if found.policy in (FOREIGN, OUT_OF_REACH):
             self.tell(IRREVERSIBLE, "changes on the %s" % found.what)
             return FOREIGN

@@ -31,7 +31,8 @@ class Names:
         self._subvolumes = Subvolumes(images)
 
     def absent(self, place: Place, *, receives_old: bool = False) -> None:
-        """Something is to be made at the place; where something is already, the call will fail."""
+        """Something is to be made at the place; where something is already, the call will fail: filename_create() in fs/namei.c, for every
+        file system."""
         if place.name is None or place.found is not None:
             return
         directory = self._images.directory(place.fd, place.parent)

@@ -35,6 +35,14 @@ class Pretended(Exception):
     """The call is not to be made, and its caller to be told that it has succeeded."""
 
 
+class Answered(Exception):
+    """The call is not to be made, and its caller to be told this error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class Observed(t.NamedTuple):
     """Something that the trace saw: kind is one of model's note kinds."""
 
