@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Store corruption: flips and cuts of every kind of byte of an open transaction's journal, log, HEAD and copies; then it is rolled back.
+"""Store corruption: flips and cuts of every kind of byte of an open transaction's journal, its values, log, HEAD, copies; then a rollback.
 
 Each is first shown to what an undo asks before it touches a path. What that lets pass is rolled back for real, on the disk as it was: the
 tree is then as before, or the undo says that it is not, or refuses and has touched nothing.
@@ -9,11 +9,14 @@ A kept link is the user's own file under one more name. A byte of it that goes b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
+import sqlite3
 import sys
+import tempfile
 from typing import Any, NamedTuple
 
 import acts
@@ -22,7 +25,8 @@ from small import Say, SmallHost
 from tree import differences
 
 BATCH = 250
-CLASSES = ("log", "head", "journal.db", "journal.db-wal", "journal.head", "copy")
+CLASSES = ("log", "head", "journal.db", "journal.db-wal", "journal.head", "value", "copy")
+TABLES = ("tx", "step", "savepoint", "compensation", "note", "probe", "fs")
 #: of what was let pass, so many of a batch are rolled back for real: all of them, but for SQLite's unused bytes
 REAL = 12
 
@@ -36,6 +40,9 @@ class Damage(NamedTuple):
     bits: int
 
     def apply(self, path: str) -> None:
+        if self.kind == "value":
+            self._in_a_row(path)
+            return
         with open(path, "r+b") as f:
             if not self.bits:
                 f.truncate(self.at)
@@ -44,6 +51,47 @@ class Damage(NamedTuple):
             byte = f.read(1)
             f.seek(self.at)
             f.write(bytes([byte[0] ^ self.bits]))
+
+    def _in_a_row(self, path: str) -> None:
+        """Where SQLite's own check sees nothing. `at` counts through the bytes of all values."""
+        at = self.at
+        for value in _values(path):
+            if at < len(value.data):
+                rest = bytes([value.data[at] ^ self.bits]) + value.data[at + 1 :] if self.bits else b""
+                with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+                    column = f"UPDATE {value.table} SET {value.column} = CAST(? AS {value.kind}) WHERE {value.column} IS ?"
+                    db.execute(column, (value.data[:at] + rest, value.was))
+                return
+            at -= len(value.data)
+
+
+class Value(NamedTuple):
+    """Of a row of the journal, as the digits or the text that it is told by."""
+
+    table: str
+    column: str
+    kind: str
+    was: Any
+    data: bytes
+
+
+def _values(path: str) -> list[Value]:
+    """Of a copy: closing the database would take its write-ahead log away."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(sqlite3.connect(_copied(path, folder))) as db:
+        for table in TABLES:
+            columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})") if row[1] != "digest"]
+            for column in columns:
+                asked = f"SELECT DISTINCT typeof({column}), {column}, CAST({column} AS BLOB) FROM {table} WHERE {column} IS NOT NULL"
+                found += [Value(table, column, *row) for row in db.execute(f"{asked} ORDER BY 3")]
+    return found
+
+
+def _copied(path: str, folder: str) -> str:
+    for name in (path, path + "-wal"):
+        if os.path.exists(name):
+            shutil.copy(name, folder)
+    return os.path.join(folder, os.path.basename(path))
 
 
 class Prepared(NamedTuple):
@@ -86,6 +134,8 @@ class Ask:
             try:
                 journal.verify()
                 value = journal.open_transaction()
+                if value is not None:
+                    journal.verify_rows(value.id)
             finally:
                 journal.close()
             if value is None or value.id != self._tx:
@@ -132,7 +182,7 @@ class Corruption:
             raise AssertionError(f"seed {seed}: goes wrong by itself: {said.events[-1:]} {said.errors}")
         self._host.keep()
         top, files = f"{self._host.root}/var/lib/acid", {}
-        for kind in CLASSES[:-1]:
+        for kind in CLASSES[:-2]:
             path = f"{top}/tx/{begun['tx']}/{kind}" if kind in ("log", "head") else f"{top}/{kind}"
             if os.path.exists(path):
                 files[kind] = [(path, _used(path))]
@@ -140,6 +190,7 @@ class Corruption:
         names = [name for name in (os.listdir(store) if os.path.isdir(store) else []) if name.startswith("c")]
         if names:
             files["copy"] = [(f"{store}/{name}", os.path.getsize(f"{store}/{name}")) for name in names]
+        files["value"] = [(f"{top}/journal.db", sum(len(value.data) for value in _values(f"{top}/journal.db")))]
         return Prepared(begun["tx"], before["tree"], left["tree"], files)
 
     def _draw(self, chosen: random.Random, files: dict[str, list[tuple[str, int]]]) -> Damage:

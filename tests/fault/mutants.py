@@ -309,6 +309,14 @@ MUTANTS = (
     ),
     Mutant(
         "I7",
+        "the journal's rows are not verified",
+        "tests/unit/engine/test_rollback.py",
+        "basis.py",
+        "    journal.verify_rows(tx)\n",
+        "",
+    ),
+    Mutant(
+        "I7",
         "kept links are not looked for",
         "tests/unit/engine/test_rollback.py",
         "copies.py",

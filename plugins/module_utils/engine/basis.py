@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What an undo goes by, read and verified before the first path is touched (I7): the log, the images in the store, and what probes' images
-have beside the journal.
+"""What an undo goes by, read and verified before the first path is touched (I7): the journal's rows of the transaction, the log, the images
+in the store, and what probes' images have beside the journal.
 
     wanted, log, cut = basis.read_verified(journal, tx, store, untouched=...)
 """
@@ -29,6 +29,7 @@ def read_verified(journal: Journal, tx: str, store: Store, *, untouched: bool) -
     """The log and the images, and whether the log's end may be missing; `untouched`: no undo has used any of them. After a
     power cut what follows its last whole record was never relied on; with `durability: process` HEAD may even lead it, copies may be gone,
     and changes may have reached the disk of which the log says nothing: what is whole is undone, and that it may not be all is said."""
+    journal.verify_rows(tx)
     directory, value = directory_of(tx), journal.get(tx)
     beside = damage_beside(journal, value)
     same_boot = value.boot_id == boot_id()

@@ -250,6 +250,7 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
     it is REWINDING: asked for again, or by the next agent, it goes on."""
     start = time.monotonic()
     journal, tx = transaction.journal, transaction.id
+    journal.verify_rows(tx)
     transaction.rewind(point)
     wanted = read(directory_of(tx), epoch=point.epoch)
     copies.verify(transaction.store, wanted)

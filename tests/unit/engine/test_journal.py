@@ -23,7 +23,7 @@ from engine.errors import (
     WrongState,
     WrongTransaction,
 )
-from engine.journal import Journal
+from engine.journal import Journal, digests
 from engine.model import Compensation, FileSystem, StepSummary, Summary, Transaction
 
 ENGINE = Path(module.__file__).resolve().parents[2]
@@ -492,8 +492,10 @@ def test_a_journal_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
     tx = begin(old)
     old.close()
     with sqlite3.connect(path) as db:
+        for table in ("tx", "step", "note", "probe", "fs"):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN digest")
         db.executescript(
-            "ALTER TABLE probe DROP COLUMN digest; ALTER TABLE tx DROP COLUMN rewinding_to; DROP TABLE compensation; DROP TABLE savepoint;"
+            "ALTER TABLE tx DROP COLUMN rewinding_to; DROP TABLE compensation; DROP TABLE savepoint;"
             "CREATE TABLE savepoint (tx TEXT NOT NULL REFERENCES tx(id) ON DELETE CASCADE,"
             " name TEXT NOT NULL, epoch INTEGER NOT NULL, PRIMARY KEY (tx, name)) WITHOUT ROWID;"
             f"INSERT INTO savepoint VALUES ('{tx.id}', 'old', 3); PRAGMA user_version = 1;"
@@ -640,3 +642,100 @@ def test_without_its_images_no_committed_one_is_undone(journal: Journal) -> None
         with pytest.raises(WrongState, match="its retention has ended"):
             refused()
     assert journal.get(tx.id).state == "COMMITTED"
+
+
+# Each row has a digest (I7)
+
+_PROBE = {"static": "web1", "zone": "UTC"}
+
+
+def _filled(journal: Journal) -> Transaction:
+    """A row of each kind."""
+    tx = begin(journal)
+    step = add_step(journal, tx)
+    journal.seal_step(tx.id, step.n)
+    journal.add_savepoint(tx.id, "s")
+    journal.set_probes(tx.id, 0, {"hostname": _PROBE})
+    journal.note(tx.id, "asked", "systemd", step=1)
+    journal.add_fs(tx.id, FileSystem(b"/", "ext4", b"/store"))
+    journal.add_compensation(tx.id, id="c", name="n", step="u1", body="b", host=[{"argv": ["x"]}], seconds=5)
+    journal.set_summary(tx.id, Summary(tx.id, "n", "ACTIVE", (), 0))
+    return tx
+
+
+_PARTS = [
+    (table, column, key)
+    for table, key in digests.OF_A_TRANSACTION.items()
+    for column in {
+        "tx": ("state", "options", "boot_id", "created_ns", "epoch", "images", "reason", "summary", "token"),
+        "step": ("epoch", "started_ns", "sealed_ns", "state", "n", "task"),
+        "savepoint": ("epoch", "name"),
+        "compensation": ("epoch", "body", "host", "state", "claim_until_ns"),
+        "note": ("kind", "text", "step"),
+        "probe": ("epoch", "name", "image"),
+        "fs": ("mount_point", "store"),
+    }[table]
+]
+
+
+@pytest.mark.parametrize(("table", "column", "key"), _PARTS)
+def test_each_bit_of_what_an_undo_goes_by_is_verified(journal: Journal, path: str, table: str, column: str, key: str) -> None:
+    tx = _filled(journal)
+    journal.verify_rows(tx.id)
+    journal.verify()
+    journal.close()
+    with sqlite3.connect(path) as db:
+        (kind, value) = db.execute(f"SELECT typeof({column}), CAST({column} AS BLOB) FROM {table} WHERE {key} = ?", (tx.id,)).fetchone()
+    wrong = []
+    for bit in range(len(value) * 8 if kind in ("text", "blob") else 8):
+        flipped = bytearray(value)
+        flipped[bit // 8] ^= 1 << bit % 8
+        now = bytes(flipped) if kind in ("text", "blob") else int(value) ^ 1 << bit
+        with sqlite3.connect(path) as db:
+            cast = f"CAST(? AS {kind})"
+            db.execute(f"UPDATE {table} SET {column} = {cast} WHERE {key} = ?", (now, tx.id))
+        damaged = Journal(path)
+        try:
+            damaged.verify_rows(tx.id)
+            wrong.append(bit)
+        except JournalDamaged:
+            pass
+        finally:
+            damaged.close()
+        with sqlite3.connect(path) as db:
+            back = value if kind in ("text", "blob") else int(value)
+            db.execute(f"UPDATE {table} SET {column} = {cast} WHERE {key} = ?", (back, tx.id))
+    assert not wrong
+    again = Journal(path)
+    again.verify_rows(tx.id)
+    again.close()
+
+
+def test_a_damaged_row_is_neither_read_as_another_nor_written_over(journal: Journal, path: str) -> None:
+    tx = _filled(journal)
+    with sqlite3.connect(path) as db:
+        db.execute('UPDATE tx SET options = \'{"on_drift":"stoq"}\'')
+    with pytest.raises(JournalDamaged, match="not what was written"):
+        journal.set_state(tx.id, "ABORTING")
+    with pytest.raises(JournalDamaged, match="not what was written in tx"):
+        journal.verify()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE tx SET options = '{\"on_drift\"'")
+    with pytest.raises(JournalDamaged, match="no JSON"):
+        journal.get(tx.id)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE tx SET options = CAST(x'ff22' AS TEXT)")
+    for ask in (lambda: journal.get(tx.id), journal.transactions, lambda: journal.verify_rows(tx.id)):
+        with pytest.raises(JournalDamaged):
+            ask()
+
+
+def test_rows_of_an_engine_without_digests_are_gone_by(journal: Journal, path: str) -> None:
+    tx = _filled(journal)
+    with sqlite3.connect(path) as db:
+        for table in digests.OF_A_TRANSACTION:
+            db.execute(f"UPDATE {table} SET digest = ''")
+    journal.verify_rows(tx.id)
+    journal.set_state(tx.id, "ABORTING")
+    journal.verify_rows(tx.id)
+    assert journal.probe(tx.id, "hostname") == _PROBE

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import subprocess
 import time
 import types
@@ -426,3 +427,37 @@ def test_what_a_probe_has_lost_refuses_once(journal: Journal, removed: Callable[
     done = rollback.roll_back(journal, found.tx, ASKED)
     assert done.state == "UNDO_FAILED" and "something beside is missing" in done.differs
     assert found.is_back()
+
+
+@pytest.mark.parametrize("end", ["COMMITTED", "ABORTING"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        # 'web1' becomes 'web0': one bit, and still JSON
+        "UPDATE probe SET image = replace(image, 'web1', 'web0')",
+        "UPDATE probe SET image = replace(image, '{', 'z')",
+        "UPDATE probe SET epoch = 1",
+        "UPDATE step SET started_ns = started_ns + 1073741824",
+        "UPDATE note SET step = 3",
+    ],
+)
+def test_a_bit_that_flipped_in_the_journal_refuses_the_undo(
+    journal: Journal, removed: Callable[..., Removed], end: str, damage: str
+) -> None:
+    done = removed()
+    tx = done.tx
+    journal.add_step(tx, id="u1", task="t", module="m", position="p")
+    journal.seal_step(tx, 1)
+    journal.note(tx, "asked", "systemd", step=1)
+    journal.set_probes(tx, 0, {"hostname": {"kernel": "web1", "domain": "(none)"}})
+    journal.set_state(tx, end)
+    check(journal, journal.get(tx))
+    with sqlite3.connect(journal.path) as db:
+        db.execute(damage)
+    with pytest.raises(JournalDamaged, match="not what was written"):
+        check(journal, journal.get(tx))
+    with pytest.raises(JournalDamaged, match="not what was written"):
+        rollback.roll_back(journal, tx, ASKED)
+    assert not done.kept.exists() and done.born.exists(), "touched"
+    assert journal.get(tx).state == "UNDO_FAILED"
+    assert "not what was written" in journal.get(tx).reason

@@ -14,13 +14,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from . import digests
 from .head import Head
+from .rows import Unreadable
 from .schema import ADDED, SCHEMA, TABLES
 from .unusable import damaged, too_new, unwritable
 
 PATH = "/var/lib/acid/journal.db"
 # How long a call waits for another process's write, in seconds: all writes here are short.
 BUSY_WAIT = 10.0
+# What SQLite, and Python's way to it, say of damage: in the tree, in a row, in text that is no UTF-8.
+_SIGNS = ("malformed", "not a database", digests.FAILED, "Could not decode", "user-defined function raised")
 
 
 class Database:
@@ -55,6 +59,7 @@ class Database:
                         self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={SCHEMA}")
         self._refuse_newer()
+        digests.keep(self._db)
         self._refuse_loss()
 
     def _refuse_loss(self) -> None:
@@ -80,11 +85,21 @@ class Database:
             self._db.close()
 
     def verify(self) -> None:
-        """Raises JournalDamaged when SQLite's own check finds anything (invariant I7)."""
+        """Raises JournalDamaged when SQLite's own check finds anything, or when the row of any transaction is damaged: which one is open
+        is told by all of them (invariant I7)."""
         with self._read() as db:
             faults = [row[0] for row in db.execute("PRAGMA integrity_check")]
+            if faults == ["ok"] and digests.damaged(db, "tx"):
+                faults = [f"{digests.FAILED} in tx"]
         if faults != ["ok"]:
             raise damaged(self.path, " ".join(faults[0].split()))
+
+    def verify_rows(self, tx: str) -> None:
+        """Raises JournalDamaged when a row of the transaction, in any table, is not what was written (invariant I7)."""
+        with self._read() as db:
+            found = [table for table in digests.OF_A_TRANSACTION if digests.damaged(db, table, tx)]
+        if found:
+            raise damaged(self.path, f"{digests.FAILED} in {' and in '.join(found)}, of transaction {tx}")
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
@@ -140,10 +155,12 @@ def _explained(path: str) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         text = str(error)
-        if "malformed" in text or "not a database" in text:
+        if any(sign in text for sign in _SIGNS):
             raise damaged(path, text) from error
         if isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
             raise
         raise unwritable(path, text) from error
+    except Unreadable as error:
+        raise damaged(path, str(error)) from error
     except OSError as error:
         raise unwritable(path, str(error.strerror)) from error

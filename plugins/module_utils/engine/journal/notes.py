@@ -44,7 +44,9 @@ class Notes(Database):
 
     def add_fs(self, tx: str, fs: FileSystem) -> None:
         with self._write() as db:
-            db.execute("INSERT OR REPLACE INTO fs VALUES (?,?,?,?)", (tx, fs.mount_point, fs.fstype, fs.store))
+            db.execute(
+                "INSERT OR REPLACE INTO fs (tx, mount_point, fstype, store) VALUES (?,?,?,?)", (tx, fs.mount_point, fs.fstype, fs.store)
+            )
 
     def file_systems(self, tx: str) -> list[FileSystem]:
         with self._read() as db:

@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from .database import Database
-from .rows import dump
+from .rows import dump, load
 
 
 class ProbeImages(Database):
@@ -25,7 +24,7 @@ class ProbeImages(Database):
     def images_of(self, name: str) -> list[dict[str, Any]]:
         """Every image of a probe that the journal still has, of all transactions."""
         with self._read() as db:
-            return [json.loads(image) for (image,) in db.execute("SELECT image FROM probe WHERE name = ?", (name,))]
+            return [load(image) for (image,) in db.execute("SELECT image FROM probe WHERE name = ?", (name,))]
 
     def probe(self, tx: str, name: str, *, epoch: int = 0) -> dict[str, Any] | None:
         """The earliest image with an epoch >= `epoch`, or None."""
@@ -33,13 +32,11 @@ class ProbeImages(Database):
             row = db.execute(
                 "SELECT image FROM probe WHERE tx = ? AND name = ? AND epoch >= ? ORDER BY epoch LIMIT 1", (tx, name, epoch)
             ).fetchone()
-        if row is None:
-            return None
-        image: dict[str, Any] = json.loads(row[0])
+            image: dict[str, Any] | None = None if row is None else load(row[0])
         return image
 
     def probes(self, tx: str, name: str) -> list[tuple[int, dict[str, Any]]]:
         """All images of one probe, as (epoch, image), in order."""
         with self._read() as db:
             rows = db.execute("SELECT epoch, image FROM probe WHERE tx = ? AND name = ? ORDER BY epoch", (tx, name))
-            return [(epoch, json.loads(image)) for epoch, image in rows]
+            return [(epoch, load(image)) for epoch, image in rows]

@@ -20,6 +20,17 @@ def dump(data: object) -> str:
     return json.dumps(data, separators=(",", ":"), sort_keys=True)
 
 
+class Unreadable(Exception):
+    """A value in the journal is not what any engine has written."""
+
+
+def load(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise Unreadable(f"a value is no JSON ({error})") from error
+
+
 def storable(text: str) -> str:
     """Names of paths need not be UTF-8, and SQLite's text has to."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -27,7 +38,7 @@ def storable(text: str) -> str:
 
 def transaction(row: tuple[Any, ...]) -> Transaction:
     fields = dict(zip(TX.split(", "), row))
-    fields["options"] = json.loads(fields["options"])
+    fields["options"] = load(fields["options"])
     fields["images"] = bool(fields["images"])
     return Transaction(**fields)
 
@@ -40,5 +51,5 @@ def step(row: tuple[Any, ...]) -> Step:
 
 def compensation(row: tuple[Any, ...]) -> Compensation:
     fields = dict(zip(COMPENSATION.split(", "), row))
-    fields["host"] = None if fields["host"] is None else tuple(json.loads(fields["host"]))
+    fields["host"] = None if fields["host"] is None else tuple(load(fields["host"]))
     return Compensation(**fields)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -91,9 +90,9 @@ class Transactions(Database):
         """Raises WrongTransaction when there is none of that id."""
         with self._read() as db:
             row = db.execute(f"SELECT {rows.TX} FROM tx WHERE id = ?", (tx,)).fetchone()
-        if row is None:
-            raise WrongTransaction(f"The journal {self.path} knows no transaction {tx!r}.", hint="`acidctl list` names those it knows.")
-        return rows.transaction(row)
+            if row is None:
+                raise WrongTransaction(f"The journal {self.path} knows no transaction {tx!r}.", hint="`acidctl list` names those it knows.")
+            return rows.transaction(row)
 
     def open_transaction(self) -> Transaction | None:
         with self._read():
@@ -176,7 +175,7 @@ class Transactions(Database):
     def summary(self, tx: str) -> Summary | None:
         with self._read() as db:
             row = db.execute("SELECT summary FROM tx WHERE id = ?", (tx,)).fetchone()
-        return None if row is None or row[0] is None else Summary.from_json(json.loads(row[0]))
+            return None if row is None or row[0] is None else Summary.from_json(rows.load(row[0]))
 
     def _update(self, tx: str, assignment: str, value: object) -> None:
         with self._write() as db:
