@@ -711,6 +711,18 @@ def test_each_bit_of_what_an_undo_goes_by_is_verified(journal: Journal, path: st
     again.close()
 
 
+def test_a_row_that_names_a_transaction_that_is_not_there_is_damage_too(journal: Journal, path: str) -> None:
+    tx = _filled(journal)
+    for table, key in digests.OF_A_TRANSACTION.items():
+        with sqlite3.connect(path) as db:
+            db.execute(f"UPDATE {table} SET {key} = replace({key}, '-', ',')")
+        with pytest.raises(JournalDamaged):
+            journal.verify() if table == "tx" else journal.verify_rows(tx.id)
+        with sqlite3.connect(path) as db:
+            db.execute(f"UPDATE {table} SET {key} = replace({key}, ',', '-')")
+    journal.verify_rows(tx.id)
+
+
 def test_a_damaged_row_is_neither_read_as_another_nor_written_over(journal: Journal, path: str) -> None:
     tx = _filled(journal)
     with sqlite3.connect(path) as db:

@@ -47,7 +47,7 @@ class Database:
     def _set_up(self) -> None:
         self._refuse_newer()
         self._db.execute("PRAGMA journal_mode=WAL")
-        self._mode = ""
+        self._mode, self._keeps_digests = "", True  # not of the tables that come to be
         self._synchronous("FULL")
         self._db.execute("PRAGMA foreign_keys=ON")
         if self._db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:
@@ -59,7 +59,8 @@ class Database:
                         self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={SCHEMA}")
         self._refuse_newer()
-        digests.keep(self._db)
+        digests.teach(self._db)
+        self._keeps_digests = False  # until the first write
         self._refuse_loss()
 
     def _refuse_loss(self) -> None:
@@ -124,6 +125,9 @@ class Database:
                 yield self._db
                 return
             self._synchronous("FULL" if decision else "NORMAL")
+            if not self._keeps_digests:
+                digests.keep(self._db)
+                self._keeps_digests = True
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db

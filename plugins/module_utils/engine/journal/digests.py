@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Each row of a transaction carries the digest of its other columns (invariant I7): SQLite's own check sees its tree, and no value in it.
 
-    digests.keep(db)                    of a connection: what it writes gets its digest, what is damaged it does not write over
+    digests.teach(db)                   a connection what a digest is
+    digests.keep(db)                    before it writes: what it writes gets its digest, what is damaged it does not write over
     digests.damaged(db, "probe", tx)    whether a row is not what was written
 
 An empty digest is that of an engine which had none: its row cannot be verified, and is gone by. The triggers are of the connection and not
@@ -29,8 +30,12 @@ class Connection(t.Protocol):
     def execute(self, sql: str, parameters: t.Any = ..., /) -> t.Any: ...
 
 
-def keep(db: Connection) -> None:
+def teach(db: Connection) -> None:
     db.create_function("acid_digest", -1, _digest)
+
+
+def keep(db: Connection) -> None:
+    """Takes a few milliseconds."""
     db.execute("PRAGMA temp_store=MEMORY")  # where the triggers are
     for table in OF_A_TRANSACTION:
         columns, key = _columns(db, table)
@@ -46,9 +51,10 @@ def keep(db: Connection) -> None:
 
 
 def damaged(db: Connection, table: str, tx: str | None = None) -> bool:
-    """Of the transaction, or of all."""
+    """Of the transaction, or of one that is not there, or of all."""
     columns, _key = _columns(db, table)
-    which = f"digest != '' AND digest != {_of(table, columns)} AND (?1 IS NULL OR {OF_A_TRANSACTION[table]} = ?1)"
+    whose = OF_A_TRANSACTION[table]
+    which = f"(?1 IS NULL OR {whose} = ?1 OR {whose} NOT IN (SELECT id FROM tx)) AND digest != '' AND digest != {_of(table, columns)}"
     return db.execute(f"SELECT 1 FROM {table} WHERE {which} LIMIT 1", (tx,)).fetchone() is not None
 
 
