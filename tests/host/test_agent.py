@@ -117,7 +117,8 @@ def test_killed_in_a_rollback(rig: Rig) -> None:
 
 
 def test_killed_half_way_back_to_a_savepoint(rig: Rig) -> None:
-    """Who asked is gone too, and nobody asks again. The next agent finishes it: no step and no commit comes before that, and all of it is undone by then."""
+    """Who asked is gone too, and nobody asks again. The next agent finishes it: no step and no commit comes before that, and all of it is
+    undone by then."""
     rig.sh("mkdir many; cd many; for n in $(seq 6000); do echo $n > $n; done")
     before = rig.look()
     rig.begin()

@@ -29,6 +29,7 @@ import time
 from . import deadman, opening, ownership, protocol, recovery, retention, shutdown, states, systemd_notify
 from .boot import boot_id
 from .errors import AcidError
+from .journal import Journal
 from .paths import directory_of
 from .requests import Requests
 from .rollback import Manner, keep_reserve
@@ -54,6 +55,7 @@ class Agent:
         self._idle_since = time.monotonic()
         self._told_to_end = False
         self._expiring = False
+        self._cleaned = False
 
     # -- life ------------------------------------------------------------------------------------------------------------
 
@@ -83,11 +85,13 @@ class Agent:
             self._watch_lease()
             self._watch_handed()
             self._watch_door()
-            if self._idle():
+            if self._idle() and not self._cleaned:  # while it listens: it may take a minute
+                self._cleaned = True
+                self._work.start(self._clean_up, self._journal)
+            elif self._idle():
                 server.close()
                 ownership.release(os.path.dirname(protocol.PATH))  # another one may listen
                 self._situation.door.tidy(None)
-                retention.gc(self._journal)
                 return AGENT_IDLE
 
     def _on_sigterm(self, _signum: int, _frame: object) -> None:
@@ -133,11 +137,22 @@ class Agent:
         return server
 
     def _idle(self) -> bool:
+        if self._situation.open is not None:
+            self._cleaned = False
         if self._situation.open is not None or self._situation.left_behind or self._work.is_under_way() or self._situation.handed:
             self._idle_since = time.monotonic()
         if self._situation.door.is_awaited():
             self._idle_since = time.monotonic()
         return time.monotonic() - self._idle_since > _IDLE_AFTER
+
+    def _clean_up(self, journal: Journal) -> None:
+        retention.gc(journal, goes_on=self._nobody_came)
+
+    def _nobody_came(self) -> bool:
+        """Who begins has the agent for himself, and it cleans up after him."""
+        if self._situation.open is not None:
+            self._cleaned = False
+        return self._cleaned and not self._told_to_end
 
     def _watch_mains(self) -> None:
         transaction = self._situation.open

@@ -134,3 +134,50 @@ def test_a_rollback_that_begins_meanwhile_keeps_its_images(journal: Journal, mon
     assert journal.get(undone.id).images
     with pytest.raises(WrongState):
         drop_images(undone.id)
+
+
+def _sized(value: Transaction, blocks: int) -> Transaction:
+    marker(value).parent.joinpath("more").write_bytes(b"x" * 4096 * blocks)
+    return value
+
+
+def test_one_walk_says_which_ones_are_too_many(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tree was walked again for each transaction dropped: minutes, of 100,000 kept inodes each."""
+    values = [_sized(committed(journal)[0], 256) for _one in range(6)]
+    walked: list[str] = []
+    walk = os.walk
+
+    def seen(path: str, **more: object) -> object:
+        walked.append(path)
+        return walk(path, **more)
+
+    monkeypatch.setattr(retention.os, "walk", seen)
+    share = retention._taken(retention.STATE)
+    assert share.keys() >= {value.id for value in values}
+    walked.clear()
+    half = sum(share.values()) - 2.5 * share[values[0].id]
+    assert retention.gc(journal, limits=Limits(days=9, percent=half)) == [value.id for value in values[:3]]
+    assert walked == [retention.STATE]
+    assert [journal.get(value.id).images for value in values] == [False] * 3 + [True] * 3
+
+
+def test_cleaning_stops_where_it_is_told_to_and_the_next_one_does_the_rest(journal: Journal) -> None:
+    values = [committed(journal)[0] for _one in range(4)]
+    asked: list[bool] = []
+
+    def twice() -> bool:
+        asked.append(len(asked) < 2)
+        return asked[-1]
+
+    assert retention.gc(journal, limits=AT_ONCE, goes_on=twice) == [value.id for value in values[:2]]
+    assert [os.path.exists(paths.directory_of(value.id)) for value in values] == [False, False, True, True]
+    assert retention.gc(journal, limits=AT_ONCE) == [value.id for value in values[2:]]
+
+
+def test_what_probes_keep_is_looked_at_once_and_before_the_logs_go(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a death in between would leave it for ever: by its log the next gc knows that a drop is not at its end."""
+    values = [committed(journal)[0] for _one in range(3)]
+    there: list[list[bool]] = []
+    monkeypatch.setattr(retention, "_discard_probes", lambda _j: there.append([os.path.exists(paths.directory_of(v.id)) for v in values]))
+    retention.gc(journal, limits=AT_ONCE)
+    assert there == [[True, True, True]]
