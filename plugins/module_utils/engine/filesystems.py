@@ -24,6 +24,8 @@ TRACED = "traced"
 VALUES = "values"
 #: Nothing there outlives the step or is state of the host.
 OUTSIDE = "outside"
+#: The kernel's or the firmware's state as files and directories, of which no image is taken: changes there are named irreversible.
+NAMED = "named"
 #: A network or FUSE file system: never touched by the agent (TRACE.md 9); changes there are named irreversible.
 FOREIGN = "foreign"
 #: No file handles: refused.
@@ -36,10 +38,6 @@ _OUTSIDE = frozenset(
         b"cgroup",
         b"cgroup2",
         b"securityfs",
-        b"debugfs",
-        b"tracefs",
-        b"pstore",
-        b"configfs",
         b"fusectl",
         b"selinuxfs",
         b"hugetlbfs",
@@ -51,10 +49,10 @@ _OUTSIDE = frozenset(
         b"mqueue",
         b"ramfs",
         b"binfmt_misc",
-        b"efivarfs",
         b"bpf",
     )
 )
+_NAMED = frozenset((b"efivarfs", b"pstore", b"configfs", b"debugfs", b"tracefs"))
 _FOREIGN = frozenset(
     (
         b"nfs",
@@ -84,6 +82,8 @@ def policy(fstype: bytes) -> str:
         return VALUES
     if fstype in _OUTSIDE:
         return OUTSIDE
+    if fstype in _NAMED:
+        return NAMED
     if fstype in _FOREIGN or fstype.startswith(b"fuse."):
         return FOREIGN
     if fstype == b"overlay":

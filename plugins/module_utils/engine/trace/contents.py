@@ -23,6 +23,7 @@ from .inodes import inode_at
 from .names import Names
 from .resolve import Place
 from .scope import CONTENTS_LEFT, below
+from .unlisted import Reached, setting
 
 
 class Contents:
@@ -108,9 +109,7 @@ class Contents:
 
     def _touch_value(self, place: Place) -> None:
         """A setting of the kernel: /proc/sys or /sys. What cannot be read cannot be undone."""
-        path = os.readlink(b"/proc/self/fd/%d" % place.fd)
-        if place.name is not None:
-            path += b"/" + place.name
+        path = setting(self._images.reader, Reached(place.parent.dev, place.fd, place.name or b""), self._caller.thread)
         if not below(path, (b"/proc/sys", b"/sys")):
             return
         self._value(path)

@@ -20,7 +20,7 @@ import typing as t
 
 from .. import attributes, kernel, records
 from ..errors import Denied, StepRefused
-from ..filesystems import FOREIGN, TRACED, UNKNOWN, FileSystem
+from ..filesystems import FOREIGN, NAMED, TRACED, UNKNOWN, FileSystem
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
 from ..model import ASKED, IRREVERSIBLE
 from ..records import (
@@ -139,9 +139,9 @@ class Images:
     # -- what is there ---------------------------------------------------------------------------------------------------
 
     def look_up(self, dev: int, fd: int, name: bytes = b"") -> FileSystem | str:
-        """The file system where images are to be taken of an inode: what `fd` is, or has by that `name`. Else why none are: OUTSIDE, VALUES
-        or FOREIGN. This is the one place where that is decided (I1): what nobody can tell is refused here, so that no answer means that
-        nobody knows."""
+        """The file system where images are to be taken of an inode: what `fd` is, or has by that `name`. Else why none are: OUTSIDE,
+        VALUES, or NAMED when it has been. This is the one place where that is decided (I1): what nobody can tell is refused here, so that
+        no answer means that nobody knows."""
         fs = self.store.file_system(dev)
         if fs is not None and fs.policy == TRACED:
             return self._known_to_the_log(fs)
@@ -154,9 +154,9 @@ class Images:
             found = about(self.reader, Reached(dev, fd, name), self.thread, self.epoch_start)
         if found.policy == UNKNOWN:
             raise StepRefused("nothing on the %s can be undone: no handle leads there" % found.what, hint="Keep the play away from it.")
-        if found.policy in (FOREIGN, OUT_OF_REACH):
+        if found.policy in (FOREIGN, OUT_OF_REACH, NAMED):
             self.tell(IRREVERSIBLE, "changes on the %s" % found.what)
-            return FOREIGN
+            return NAMED
         return found.policy
 
     def traced(self, dev: int, fd: int, name: bytes = b"") -> FileSystem | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 
+from ..filesystems import VALUES
 from ..kernel import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from ..model import IRREVERSIBLE
 from .caller import Arguments, Caller, signed, value
@@ -75,8 +76,10 @@ class Metadata:
         try:
             if found is None:
                 return
-            fs = images.traced(found.dev, place.fd, place.name or b"")
-            if fs is None:
+            fs = images.look_up(found.dev, place.fd, place.name or b"")
+            if fs == VALUES:
+                images.tell(IRREVERSIBLE, "owner, mode or attributes of files in /proc or /sys")
+            if isinstance(fs, str):
                 return
             images.refuse_store(place)
             if images.born(fs, found):

@@ -32,7 +32,7 @@ _OUTSIDE = frozenset(
         0x1CD1, 0x27E0EB, 0x63677270, 0x19800202, 0x858458F6, 0xCAFE4A11,
     )
 )  # fmt: skip
-_VALUES = frozenset((0x9FA0, 0x62656572))
+_PROC, _SYSFS = 0x9FA0, 0x62656572  # likewise
 
 
 class Reached(t.NamedTuple):
@@ -44,7 +44,7 @@ class Reached(t.NamedTuple):
 
 
 class About(t.NamedTuple):
-    """`policy`: OUTSIDE, VALUES, FOREIGN, UNKNOWN or OUT_OF_REACH; `what` it is, for a sentence."""
+    """`policy`: OUTSIDE, VALUES, NAMED, FOREIGN, UNKNOWN or OUT_OF_REACH; `what` it is, for a sentence."""
 
     policy: str
     what: str
@@ -70,6 +70,20 @@ def about(reader: Reader, reached: Reached, thread: int, newer_than: int) -> Abo
     if state.nlink == 0 and stat.S_ISREG(state.mode):  # a memfd, or what has no name any more: it goes with its descriptors
         return About(OUTSIDE, "a file without a name")
     return _by_type(reached, state.dev)
+
+
+def setting(reader: Reader, reached: Reached, thread: int) -> bytes:
+    """Where /proc or /sys shows what was reached, by whatever mount of them."""
+    path = os.readlink(b"/proc/self/fd/%d" % reached.fd) + (b"/" + reached.name if reached.name else b"")
+    base = b"/proc" if kernel.file_system_type(reached.fd) == _PROC else b"/sys"
+    if below(path, (base,)):
+        return path
+    reader.stat(reached.fd, b"", AT_EMPTY_PATH)
+    number = reader.mount_id()
+    mount = next((mount for mount in (*mounts_of(), *mounts_of(str(thread))) if mount.id == number), None)
+    if mount is None or not below(path, (mount.point,)):  # mounted nowhere: the path begins at its root
+        return base + path
+    return base + mount.root.rstrip(b"/") + path[len(mount.point) :]
 
 
 def policy_for(thread: int, dev: int) -> str | None:
@@ -99,4 +113,4 @@ def _by_type(reached: Reached, dev: int) -> About:
             os.close(fd)
     if kind in _OUTSIDE:
         return About(OUTSIDE, "the kernel's own")
-    return About(VALUES if kind in _VALUES else OUT_OF_REACH, "a file system (type %#x) that is mounted nowhere" % kind)
+    return About(VALUES if kind in (_PROC, _SYSFS) else OUT_OF_REACH, "a file system (type %#x) that is mounted nowhere" % kind)
