@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -12,7 +13,7 @@ from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import pytest
-from engine.probes import base, manifest
+from engine.probes import base, etc, manifest
 from engine.probes.base import LATE_NS, Circumstances
 from engine.probes.etc import Etc
 from engine.probes.filetree import Entry, compare_entries, put_back, read, read_tree
@@ -446,3 +447,57 @@ def test_a_content_that_was_lost_is_kept_again(place: Path, probe: Etc, sandbox:
         path.unlink()
     assert probe.damage(first) != ""
     assert probe.damage(image(probe)) == ""
+
+
+@pytest.mark.parametrize("what", ["a leftover", "a directory", "a file"])
+def test_one_paths_error_is_its_own(probe: Etc, place: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """It is told, the rest is put back, and the next call finishes it."""
+    leftover, wants = place / "systemd" / ".acid-fresh-0123456789ab", place / "systemd/system/multi-user.target.wants"
+    was, before = look(place), image(probe)
+    if what == "a leftover":
+        leftover.write_text("of one that died")
+    replace(place / "hostname", "other\n")
+    replace(place / "systemd/system.conf", "[Manager]\nX=1\n")
+    (wants / "cron.service").unlink()
+
+    def failing(call, path: bytes):
+        def act(one, *more, **named):
+            if one == path:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return call(one, *more, **named)
+
+        return act
+
+    with monkeypatch.context() as patch:
+        if what == "a leftover":
+            patch.setattr(os, "unlink", failing(os.unlink, os.fsencode(leftover)))
+        elif what == "a directory":
+            patch.setattr(etc, "settle_directory", failing(etc.settle_directory, os.fsencode(wants)))
+        else:
+            patch.setattr(etc, "put_back", failing(etc.put_back, os.fsencode(place / "hostname")))
+        outcome = probe.after_files(before, NOW)
+        told = " ".join([*outcome.failures, *(probe.compare(before, image(probe)) if what != "a directory" else [])])
+    name = {"a leftover": leftover, "a directory": wants, "a file": place / "hostname"}[what]
+    assert str(name) in told
+    assert (place / "systemd/system.conf").read_text() == "[Manager]\n"
+    assert (place / "hostname").read_text() == ("other\n" if what == "a file" else "h1\n")
+    assert probe.after_files(before, NOW).failures == ()
+    assert look(place) == was
+
+
+def test_a_number_that_another_file_has_by_now_makes_it_no_name_of_it(probe: Etc, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ext4 gives the number of a file that was removed to the next one."""
+    was, before = look(place), image(probe)
+    number = read(os.fsencode(place / "hostname")).inode
+    replace(place / "hostname", "other\n")
+    seen = etc.read_tree
+
+    def recycled(*arguments, **named):
+        found = seen(*arguments, **named)
+        path = os.fsencode(place / "motd")
+        return {**found, path: replace_fields(found[path], inode=number)}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(etc, "read_tree", recycled)
+        probe.after_files(before, NOW)
+    assert look(place) == was

@@ -119,7 +119,9 @@ class Etc(Probe):
         for path in (*then.around, *(path for path, entry in was.items() if entry.is_directory)):
             sweep(path)
         now = _surviving(self._seen_before(then, self._look(then, time.time_ns())), circumstances).inside
-        twins = {entry.inode: path for path, entry in now.items() if was.get(path) is not None and not compare_entries(was[path], entry)}
+        # Which were names of it before: its number may be another file's by now.
+        as_before = [path for path, entry in was.items() if path in now and not compare_entries(entry, now[path])]
+        twins = {was[path].inode: path for path in as_before if was[path].inode == now[path].inode}
         filled = {path for path, names in names_in(now).items() if names}
         # What has to go first, since a file may have become a directory; what is in a directory before it. Then the other way round.
         for path in sorted((path for path in now if path not in was), reverse=True) + sorted(was):
@@ -141,7 +143,10 @@ class Etc(Probe):
         directories = {path: entry for path, entry in {**then.around, **was}.items() if entry.is_directory}
         names = names_in(was)
         for path in sorted(directories, reverse=True):
-            outcome += self._settle(path, directories[path], names.get(path), path in touched, circumstances, left)
+            try:
+                outcome += self._settle(path, directories[path], names.get(path), path in touched, circumstances, left)
+            except OSError as error:
+                outcome += Outcome(failures=(f"The directory {os.fsdecode(path)!r} cannot be set back: {error.strerror}.",))
         return outcome
 
     def _converge(
@@ -183,10 +188,7 @@ class Etc(Probe):
                 return NOTHING
         elif not touched and not self._in_time(path, now.ctime_ns, circumstances):
             return NOTHING
-        try:
-            settle_directory(path, old)
-        except OSError as error:
-            return Outcome(failures=(f"The directory {os.fsdecode(path)!r} cannot be set back: {error.strerror}.",))
+        settle_directory(path, old)
         return NOTHING
 
     def _somebody_elses(

@@ -268,11 +268,12 @@ def _set_flags(path: bytes, entry: Entry) -> None:
 
 
 def sweep(folder: bytes) -> None:
-    """Removes what a put_back that died has left in a directory."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    """Removes what a put_back that died has left in a directory. What stays is seen, as all that was not there."""
+    with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if name.startswith(_FRESH):
-                os.unlink(os.path.join(folder, name))
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
 
 
 def remove(path: bytes) -> None:
