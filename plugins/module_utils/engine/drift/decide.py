@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import stat
@@ -124,7 +125,8 @@ class _Decision:
             self._groups.of(path) if fate == LEFT else "",
             inside=os.fsdecode(finding.inside),
         )
-        diffs_of(self._ground, path, case.places, case.inodes, drift)
+        with contextlib.suppress(OSError):  # of what cannot be read there is none to show
+            diffs_of(self._ground, path, case.places, case.inodes, drift)
         return drift
 
     def _kept_with(self, place: Place, path: bytes) -> str:

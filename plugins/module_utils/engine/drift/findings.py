@@ -10,6 +10,8 @@ import typing as t
 from ..wanted import Inode, Place
 
 CHANGED, REPLACED, REMOVED, APPEARED = "changed", "replaced", "removed", "put there"
+#: an error: nobody is said to have done it
+UNSEEN = "cannot be looked at"
 
 
 class Finding(t.NamedTuple):

@@ -25,12 +25,17 @@ from ..undoing.ground import Ground
 from ..wanted import Inode, Place
 from .born import Born
 from .ends import DURING, LATER, OURS, Ends
-from .findings import APPEARED, CHANGED, REMOVED, REPLACED, Finding, Findings
+from .findings import APPEARED, CHANGED, REMOVED, REPLACED, UNSEEN, Finding, Findings
 from .images import is_as_before
 
 _LOOKS = 5
 #: Everybody writes here: what the transaction made goes in any case, and a copy of what others wrote into it is kept.
 COMMON_GROUND = (b"/var/log", b"/var/cache", b"/run", b"/tmp", b"/var/tmp")
+
+
+def _unseen(path: bytes, error: OSError) -> Finding:
+    """Of what cannot be looked at nobody can say that it is nobody else's: it is held back, and the rest is judged."""
+    return Finding(path, "%s (%s)" % (UNSEEN, error.strerror), LATER)
 
 
 class Judge:
@@ -52,10 +57,16 @@ class Judge:
         """`only`: at these paths."""
         for place, entry in self._wanted.entries.items():
             if only is None or self._path(entry) in only:
-                self._while_others_work(place, entry)
+                try:
+                    self._while_others_work(place, entry)
+                except OSError as error:
+                    self._found.places[place] = _unseen(self._path(entry), error)
         for inode, basic in self._wanted.basics.items():
             if only is None or basic.path in only:
-                self._inode(inode, basic)
+                try:
+                    self._inode(inode, basic)
+                except OSError as error:
+                    self._found.inodes[inode] = _unseen(basic.path, error)
         return self._found
 
     # -- times -----------------------------------------------------------------------------------------------------------

@@ -31,6 +31,13 @@ def possible(plan: MergePlan) -> bool:
 
 def apply(plan: MergePlan) -> str:
     """Merge; a sentence where it could not be done, and the file is left as it is."""
+    try:
+        return _apply(plan)
+    except OSError as error:
+        return "could not be merged (%s)" % error.strerror
+
+
+def _apply(plan: MergePlan) -> str:
     now = content_of(plan.path)
     data = None if now is None else _merged(plan, now)
     if now is None or data is None:

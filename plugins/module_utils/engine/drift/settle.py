@@ -33,6 +33,7 @@ from . import accounts, aside, merging, verdict
 from .daemons import Daemons
 from .decide import decide
 from .ends import LATER, Ends, Now, StepTimes
+from .findings import UNSEEN
 from .groups import ACCOUNTS, Groups
 from .hold import Hold
 from .judge import Judge
@@ -112,8 +113,20 @@ class Settled:
         paths = {os.fsencode(drift.path): drift for drift in self.verdict.drifts if _wants_copy(drift)}
         with self._ground(wanted) as ground:
             places, inodes = _keys_of(ground, paths) if paths else ({}, {})
+            lost: dict[bytes, str] = {}
             for path, drift in paths.items():
-                drift.kept = _keep(ground, path, places.get(path, []), inodes.get(path, []))
+                try:
+                    drift.kept = _keep(ground, path, places.get(path, []), inodes.get(path, []))
+                except OSError as error:  # without a copy nothing goes over it
+                    lost[path] = error.strerror or str(error)
+                    drift.fate, drift.what = LEFT, "%s (no copy of it could be kept: %s)" % (drift.what, lost[path])
+            if lost:
+                hold, groups = Hold(ground, self._judge(ground).look().stands), Groups(ground)
+                for path in lost:
+                    hold.places_and_inodes(places.get(path, []), inodes.get(path, []))
+                held = {groups.of(path) for path in lost} - {""}
+                hold.paths(lambda path: groups.of(path) in held)
+                self._take(hold)
         self.verdict.copied = True
         self._save()
 
@@ -154,6 +167,16 @@ class Settled:
             self._merge()
             yield
 
+    def _take(self, hold: Hold) -> None:
+        """While its ground is open: held back from now on."""
+        found, around = self.verdict, hold.times()
+        found.places |= hold.places
+        found.inodes |= hold.inodes
+        found.times.update(around)
+        found.around |= set(around)
+        known = {drift.path for drift in found.drifts} | set(found.with_them)
+        found.with_them += sorted(hold.names() - known)
+
     def hold_back(self, wanted: Wanted, group: str, lock: str) -> None:
         """Somebody else has had the lock of the group for all the time that was waited for it: what he writes when he is ready would go
         over what is undone now, or half of both would stay. He is drift; the group is undone when the undo is asked for again."""
@@ -161,7 +184,6 @@ class Settled:
         with self._ground(wanted) as ground:
             hold, groups = Hold(ground, self._judge(ground).look().stands), Groups(ground)
             hold.paths(lambda path: groups.of(path) == group or path == os.fsencode(lock))
-            around, names = hold.times(), hold.names()
             for plan in [plan for plan in found.merges if groups.of(plan.path) == group]:
                 found.merges.remove(plan)
                 hold.places |= plan.places
@@ -169,13 +191,8 @@ class Settled:
             for drift in found.drifts:
                 if drift.fate == MERGED and groups.of(os.fsencode(drift.path)) == group:
                     drift.fate = LEFT
-        found.places |= hold.places
-        found.inodes |= hold.inodes
-        found.times.update(around)
-        found.around |= set(around)
-        known = {drift.path for drift in found.drifts} | set(found.with_them) | {lock}
-        found.with_them += sorted(names - known)
-        found.drifts.append(Drift(lock, "locked", LATER, LEFT, group))
+            found.drifts.append(Drift(lock, "locked", LATER, LEFT, group))
+            self._take(hold)
         found.restrict(wanted)
         self._save()
 
@@ -223,7 +240,8 @@ class Settled:
         for drift in self.verdict.drifts:
             if drift.fate == LEFT:
                 inside = ", at " + drift.inside if drift.inside else ""
-                sentences.append("%s: drift: %s by somebody else since%s; left as it is" % (drift.path, drift.what, inside))
+                doer = "" if drift.what.startswith(UNSEEN) else " by somebody else since"
+                sentences.append("%s: drift: %s%s%s; left as it is" % (drift.path, drift.what, doer, inside))
         if self.verdict.with_them:
             sentences.append("drift: %d more paths are held back with these, see acidctl show" % len(self.verdict.with_them))
         return sentences
