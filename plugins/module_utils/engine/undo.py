@@ -54,7 +54,7 @@ def undo(
 ) -> Outcome:
     """Back to the start of `epoch`. The transaction's processes are dead, and no step runs. `spared`: paths of what others put into
     directories that go. `since`: when its first step began, in nanoseconds."""
-    ground = Ground(store, log, wanted, since=since)
+    ground = Ground(store, log, wanted, since=since, held=held.places)
     try:
         try:
             places, inodes = _restore(ground)
@@ -80,7 +80,7 @@ def undo(
 
 def look_again(store: Store, log: Writer, wanted: Wanted, outcome: Outcome, *, epoch: int, held: Held = NOTHING_HELD) -> None:
     """Probes have put files back since. What they made as it was, though by another inode, is no difference any more."""
-    ground = Ground(store, log, wanted)
+    ground = Ground(store, log, wanted, held=held.places)
     try:
         ground.outcome, ground.has_made_room = outcome, True
         inodes = Inodes(ground, Places(ground))

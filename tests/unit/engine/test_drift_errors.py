@@ -19,7 +19,7 @@ from engine.drift.ends import StepTimes
 from engine.drift.mergeable import ROWS
 from engine.drift.settle import About, Settled
 from engine.drift.verdict import FORCE, MergePlan
-from engine.records import Sealed
+from engine.records import Left, LeftPlace, Sealed
 from engine.undo import undo
 from engine.wanted import read
 
@@ -110,3 +110,25 @@ def test_a_merge_that_fails_is_told(sandbox: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "rename", read_only)
     assert merging.apply(plan) == "could not be merged (Read-only file system)"
     assert path.read_bytes() == b"a:x\nb:x\nadmin:x\n"
+
+
+def test_what_the_verdict_tells_is_not_told_again(sandbox: Path, place: Path) -> None:
+    """A step removed a directory, and somebody made it and its file anew."""
+    (place / "d").mkdir()
+    (place / "d" / "three").write_bytes(b"old")
+    step, _end = changed(sandbox, place)
+    step.unlink(place / "d" / "three")
+    step.call("unlinkat", -100, str(place / "d"), 0x200)
+    step.capture.settle()
+    gone = tuple(LeftPlace(number, 0, 0, name) for number, name in read(str(step.folder)).entries)
+    end = now_ns()
+    step.log.append(Left(1, gone))
+    step.log.append(Sealed(1, end, clock_offset_ns()))
+    time.sleep(0.03)
+    (place / "d").mkdir()
+    (place / "d" / "three").write_bytes(b"admin")
+    lines = rolled_back(step, end, "stop")
+    assert lines[0].startswith(f"{place}/d: drift: ")
+    assert all(": drift: " in line or line.startswith("drift: ") for line in lines), lines
+    assert (place / "one").read_bytes() == b"old"
+    step.close()

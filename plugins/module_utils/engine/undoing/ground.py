@@ -20,7 +20,7 @@ from ..reserve import FULL
 from ..restore import proc
 from ..store import Store
 from ..undolog import Writer
-from ..wanted import Inode, Wanted
+from ..wanted import Inode, Place, Wanted
 
 #: ENOTDIR: a power cut can take an inode whose handle the log has, and XFS then gives number and generation to another one
 _GONE = (errno.ESTALE, errno.ENOENT, errno.ENOTDIR)
@@ -45,15 +45,15 @@ class Outcome:
 
 class Ground:
     """Shared by the parts of one undo. `store` and `log` are the transaction's, `wanted` the state to bring back; `since`: when its first
-    step began, in nanoseconds."""
+    step began, in nanoseconds; `held`: places that are no more in `wanted`, and told."""
 
-    def __init__(self, store: Store, log: Writer, wanted: Wanted, *, since: int = 1 << 63) -> None:
+    def __init__(self, store: Store, log: Writer, wanted: Wanted, *, since: int = 1 << 63, held: t.Collection[Place] = ()) -> None:
         self.store, self.log, self.wanted = store, log, wanted
         self.reader, self.outcome = Reader(), Outcome()
         self.file_systems: dict[int, FileSystem] = {}
         self._open: dict[int, int] = {}
         self._no_more: set[int] = set()
-        self._since = since
+        self._since, self._held = since, frozenset(held)
         #: whether all that can go has gone (room.py): what still does not fit is a difference
         self.has_made_room = False
         self._find_file_systems()
@@ -169,7 +169,8 @@ class Ground:
         return lost
 
     def has_moved_names_at(self, path: bytes) -> bool:
-        """Whether the transaction itself has changed who stands at the path, or has made a directory above."""
+        """Whether the transaction itself has changed who stands at the path, or has made a directory above; or whether somebody else has,
+        and the verdict tells so."""
         numbers: dict[Inode, list[int]] = {}
         for number, seen in self.wanted.directories.items():
             numbers.setdefault((seen.fs, self.wanted.inode(seen.fs, seen.handle)), []).append(number)
@@ -181,7 +182,9 @@ class Ground:
                 fs = by_dev.get(self.reader.stat(folder, b"", kernel.AT_EMPTY_PATH).dev)
                 known = numbers.get((fs, self.reader.handle(folder, b"", kernel.AT_EMPTY_PATH)), ()) if fs is not None else ()
                 entries = [entry for number in known for entry in [self.wanted.entries.get((number, part))] if entry is not None]
-                if any(at == len(parts) - 1 or not entry.mode for entry in entries):
+                if any(at == len(parts) - 1 or not entry.mode for entry in entries) or any(
+                    (number, part) in self._held for number in known
+                ):
                     return True
                 if at < len(parts) - 1:
                     below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
