@@ -94,7 +94,7 @@ class Step:
     def _inode(self, path: Path) -> tuple[Inode, tuple[int, int, int | bytes]]:
         reader = self.images.reader
         state = reader.stat(kernel.AT_FDCWD, os.fsencode(path))
-        fs = self.images.traced(state.dev)
+        fs = self.images.traced(state.dev, kernel.AT_FDCWD, os.fsencode(path))
         assert fs is not None
         return Inode(fs, reader.handle(kernel.AT_FDCWD, os.fsencode(path)), state, os.fsencode(path)), state.key
 

@@ -144,7 +144,7 @@ def test_a_bind_mount_that_only_a_step_has_is_what_its_paths_mean(sandbox: Path)
     inside = f"mount --bind {sandbox}/there {sandbox}/here && echo && exec sleep 100"
     with subprocess.Popen(["unshare", "--mount", "sh", "-c", inside], stdout=subprocess.PIPE) as step:
         assert step.stdout is not None and step.stdout.readline() == b"\n"
-        resolver = Resolver(Reader(), lambda _dev: None)
+        resolver = Resolver(Reader(), lambda _dev, _thread: None)
         resolver.careful = is_elsewhere(step.pid)
         place = resolver.place(step.pid, AT_FDCWD, os.fsencode(sandbox / "here" / "file"), follow=True)
         step.kill()
