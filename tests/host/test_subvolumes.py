@@ -65,3 +65,21 @@ def test_a_move_into_another_subvolume_is_named_or_refused(rig: Rig) -> None:
     rig.step("python3 -c 'import os; os.rename(\"empty\", \"tree/sv/empty\")'", good=False)
     rig.rollback()
     rig.sh("test -d empty -a ! -e tree/sv/empty")
+
+
+DESTROY = """destroy() { python3 -c 'import fcntl, os, struct, sys
+head, name = os.path.split(sys.argv[1])
+fcntl.ioctl(os.open(head or ".", os.O_RDONLY), 0x5000940F, bytearray(struct.pack("<q4088s", 0, name.encode())))' "$1"; }
+"""
+
+
+def test_one_that_is_deleted_with_all_that_is_in_it_is_named(rig: Rig) -> None:
+    """The images that lie in it are gone with it, which is a difference. All else is undone."""
+    rig.sh(f"{TREE}echo outside > outside")
+    rig.begin()
+    rig.step(f"{DESTROY} rm tree/sv/hard tree/sv/a; echo changed > outside; destroy tree/sv/inner; destroy tree/sv")
+    found = rig.rollback(exact=False)
+    assert any("ioctl" in line for line in found["irreversible"])
+    assert rig.sh("cat outside; ls tree").out == "outside\n"
+    assert [line.split(":")[0] for line in found["differs"]] == [f"{rig.root}/tree/sv"]
+    rig.ctl("resolve", rig.tx)
