@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .net import alike
 from .timeline import FsKey, Held, InodeKey, PlaceKey, Side, Timeline
 from .wanted import Wanted
 
@@ -27,10 +28,12 @@ class Changes:
     """`touched`: the log's images of just the epochs in question, which say where to look; `before` and `after`: their two ends.
 
     `since_ns`: when the first of several epochs began (CLOCK_REALTIME). What is younger was born in them, so an image that a later one of
-    them took of it says nothing about before. 0 for a single epoch: the capture takes no image of what is born in it.
+    them took of it says nothing about before. 0 for a single epoch: the capture takes no image of what is born in it. `every`: also what
+    was written with what it had held, so that only its times differ.
     """
 
-    def __init__(self, touched: Wanted, before: Timeline, after: Timeline, *, since_ns: int = 0) -> None:
+    def __init__(self, touched: Wanted, before: Timeline, after: Timeline, *, since_ns: int = 0, every: bool = False) -> None:
+        self._every = every
         self._touched, self._before, self._after, self._since = touched, before, after, since_ns
         self._fs = {number: FsKey(one.fstype, one.mount_point) for number, one in touched.file_systems.items()}
         self._origins: dict[InodeKey, tuple[bytes, PlaceKey]] = {}
@@ -54,6 +57,7 @@ class Changes:
         """Sorted by path; what ends as it was is left out."""
         found: dict[bytes, Change] = {}
         told: set[InodeKey] = set()
+        looked_at = {path for path, _place in self._places}
         for path, place in sorted(self._places):
             for change in self._place(path, place, told):
                 found.setdefault(change.path, change)
@@ -61,7 +65,9 @@ class Changes:
             inode = InodeKey(self._fs[number], handle)
             if inode not in told and basic.path not in found and self._was_there(inode):
                 change = Change(basic.path, self._before.side(inode), self._after.side(inode))
-                if _differ(change):
+                if change.after is None and basic.path in looked_at:
+                    continue  # it had come and gone: its place tells what was there before
+                if self._differ(change, written=(number, handle) in self._touched.contents):
                     found[basic.path] = change
         return iter([found[path] for path in sorted(found)])
 
@@ -78,15 +84,23 @@ class Changes:
             return
         told.update(held.inode for held in (before, after) if held is not None)
         old = before.inode if before is not None else after.inode if after is not None and origin is not None else None
-        yield Change(
+        change = Change(
             path,
             None if old is None else self._before.side(old),
             None if after is None else self._after.side(after.inode),
             origin,
         )
+        if origin is not None or self._differ(change, written=True):
+            yield change
         # No place in a directory that was born has an image of its own epoch.
         if after is not None and stat.S_ISDIR(after.mode) and origin is None:
             yield from self._born(path, after, told)
+
+    def _differ(self, change: Change, *, written: bool) -> bool:
+        before, after = change.before, change.after
+        if not alike(before, after, written=written):
+            return True
+        return self._every and before is not None and not stat.S_ISDIR(before.mode) and before != after
 
     def _moved(self, inode: InodeKey) -> bytes | None:
         """The path from which the inode went away, when it did."""
@@ -153,19 +167,3 @@ def others_may_read(path: bytes, side: Side | None) -> bool:
         if folder in (b"/", b""):
             return True
         folder = os.path.dirname(folder)
-
-
-def _differ(change: Change) -> bool:
-    before, after = change.before, change.after
-    if before is None or after is None:
-        return before is not after
-    if stat.S_ISDIR(before.mode) and stat.S_ISDIR(after.mode):
-        # The times of a directory are no news: what is in it is.
-        return (before.mode, before.uid, before.gid, before.flags, before.xattrs) != (
-            after.mode,
-            after.uid,
-            after.gid,
-            after.flags,
-            after.xattrs,
-        )
-    return before != after

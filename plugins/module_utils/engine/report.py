@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import stat
 import typing as t
 from dataclasses import replace
 
 from .journal import Journal
 from .model import DIFFERS, IRREVERSIBLE, SURVIVOR, TOLD, StepSummary, Summary
-from .wanted import Wanted
 
 
 def summary(
@@ -18,15 +16,13 @@ def summary(
     tx: str,
     state: str,
     seconds: float,
-    wanted: Wanted | None,
+    counted: t.Mapping[int, int],
     *,
     units: t.Sequence[str] = (),
-    counted: t.Mapping[int, int] | None = None,
     extra: dict[str, t.Any] | None = None,
 ) -> Summary:
-    """The transaction's summary, which the journal keeps as well. `wanted`: its images, read before an undo made them void; `counted`:
-    paths by step, of those that are void. `extra` is for the caller alone."""
-    counts = most(counted or {}, paths_by_step(wanted) if wanted is not None else {})
+    """The transaction's summary, which the journal keeps as well. `counted`: how many paths were not as at its begin when it ended, or
+    before it was undone (net.py), by step. `extra` is for the caller alone."""
     notes: dict[str, list[str]] = {}
     for note in journal.notes(tx):
         notes.setdefault(note.kind, []).append(note.text)
@@ -35,8 +31,8 @@ def summary(
         tx,
         journal.get(tx).name,
         state,
-        tuple(StepSummary.of(step, paths=counts.get(step.n, 0)) for step in journal.steps(tx)),
-        sum(counts.values()),
+        tuple(StepSummary.of(step, paths=counted.get(step.n, 0)) for step in journal.steps(tx)),
+        sum(counted.values()),
         tuple(units),
         tuple(notes.get(IRREVERSIBLE, ())),
         tuple(notes.get(SURVIVOR, ())),
@@ -53,16 +49,3 @@ def summary(
 
 def most(one: t.Mapping[int, int], other: t.Mapping[int, int]) -> dict[int, int]:
     return {step: max(one.get(step, 0), other.get(step, 0)) for step in {**one, **other}}
-
-
-def paths_by_step(wanted: Wanted) -> dict[int, int]:
-    """How many places, inodes and values each step was the first to touch. A directory whose times alone changed does not count."""
-    counts: dict[int, set[bytes]] = {}
-    for (number, name), entry in wanted.entries.items():
-        counts.setdefault(entry.step, set()).add(wanted.directories[number].path + b"/" + name)
-    for basic in wanted.basics.values():
-        if not stat.S_ISDIR(basic.mode):
-            counts.setdefault(basic.step, set()).add(basic.path)
-    for value in wanted.values.values():
-        counts.setdefault(value.step, set()).add(value.path)
-    return {step: len(paths) for step, paths in counts.items()}

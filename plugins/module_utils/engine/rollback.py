@@ -21,7 +21,7 @@ import time
 import traceback
 import typing as t
 
-from . import basis, compensations, copies, doommark, formats, kernel, ownership, packagelocks, reserve, shutdown, states
+from . import basis, compensations, copies, doommark, formats, kernel, net, ownership, packagelocks, reserve, shutdown, states
 from .afterdigest import clock_offset_ns, now_ns
 from .boot import began_ns, boot_id
 from .drift.ends import StepTimes
@@ -38,7 +38,7 @@ from .probes.base import Circumstances, Image, Outcome, Probe
 from .probes.registry import Probes
 from .probes.unitpaths import is_read_by_systemd
 from .records import UndoRun
-from .report import most, paths_by_step, summary
+from .report import most, summary
 from .store import Store
 from .transaction import OpenTransaction
 from .undo import look_again, undo
@@ -129,7 +129,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         journal.set_state(tx, states.UNDO_FAILED, reason=str(error))
         raise
     after_commit = after_commit or value.ended_ns is not None or _was_to_commit(journal, value)
-    counted = most(_counted(journal, tx), paths_by_step(wanted))
+    counted = _counted(journal, tx)
     payer = manner.payer or compensations.Host(at_boot=manner.at_boot)
 
     as_read = [wanted]  # for the first undo; two of 100,000 places at a time would take too much memory
@@ -142,6 +142,9 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     try:
         store.adopt_all(wanted.file_systems.values())
         store.room.release_reserves()
+        counted = most(counted, net.count(wanted, store))
+        with contextlib.suppress(JournalUnwritable):  # an undo that goes on, after a death, finds less
+            summary(journal, tx, states.ABORTING, 0.0, counted)
         with packagelocks.held(wanted):  # what a package manager that runs now will change is judged when it has done it
             settled = Settled.reach(_about(journal, value, manner, epoch=0), store, log, wanted)
         if not settled.looks_again(wanted):
@@ -157,7 +160,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         if lacks_nothing and (failed or stop is not None):
             _mark_clean(value, store, log)
         if stop is not None:
-            return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, None, units=units, counted=counted, extra=stop)
+            return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, counted, units=units, extra=stop)
     except Exception as error:  # of our own making too: an undo that stays ABORTING would be begun again for ever
         if not isinstance(error, (OSError, AcidError)):
             traceback.print_exc()
@@ -165,7 +168,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         journal.set_state(tx, states.UNDO_FAILED, reason=str(error))
         if lacks_nothing:
             _mark_clean(value, store, log)
-        return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start, None, counted=counted)
+        return summary(journal, tx, states.UNDO_FAILED, time.monotonic() - start, counted)
     finally:
         log.close()
         store.close()
@@ -174,7 +177,7 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
             journal.set_step_state(tx, step.n, states.UNDO_FAILED if inexact else states.UNDONE)
     end = states.UNDO_FAILED if failed else states.ABORTED
     journal.set_state(tx, end, reason="see acidctl show %s" % tx if failed else "")
-    return summary(journal, tx, end, time.monotonic() - start, None, units=units, counted=counted, extra=_told(settled))
+    return summary(journal, tx, end, time.monotonic() - start, counted, units=units, extra=_told(settled))
 
 
 def _mark_clean(value: Transaction, store: Store, log: Writer) -> None:
@@ -254,6 +257,7 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
     transaction.rewind(point)
     wanted = read(directory_of(tx), epoch=point.epoch)
     copies.verify(transaction.store, wanted)
+    counted = net.count(wanted, transaction.store)
     about = _about(journal, journal.get(tx), manner, epoch=point.epoch)
     begun = now_ns()
     with transaction.lock:
@@ -271,7 +275,7 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
 
     units, stop = _in_order(journal, tx, back_to, epoch=point.epoch, payer=manner.payer or compensations.Host())
     if stop is not None:
-        return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units, extra=stop)
+        return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, counted, units=units, extra=stop)
     with transaction.lock:
         _note_drift(journal, tx, settled)
         transaction.log.append(UndoRun(point.epoch, begun, now_ns(), clock_offset_ns()))
@@ -279,7 +283,7 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
     _ended(tx)
     inexact = bool(journal.notes(tx, DIFFERS))
     transaction.rewound(point, doomed="the undo to savepoint %s was not exact" % point.name if inexact else "")
-    return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, wanted, units=units, extra=_told(settled))
+    return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, counted, units=units, extra=_told(settled))
 
 
 def _undo(

@@ -22,7 +22,7 @@ import threading
 import time
 import typing as t
 
-from . import doommark, kernel, ownership, reserve, shutdown, states
+from . import doommark, kernel, net, ownership, reserve, shutdown, states
 from .afterdigest import AfterDigest, now_ns
 from .boot import boot_id
 from .errors import AcidError, Doomed, JournalUnwritable, StaleToken, StoreFull, WrongState
@@ -468,7 +468,10 @@ class OpenTransaction:
             self.journal.note(self.id, SURVIVOR, command, step=number)
 
     def summary(self, state: str, seconds: float) -> Summary:
-        return summary(self.journal, self.id, state, seconds, read(directory_of(self.id)))
+        with contextlib.closing(Store(self.id)) as store:
+            wanted = read(directory_of(self.id))
+            store.adopt_all(wanted.file_systems.values())
+            return summary(self.journal, self.id, state, seconds, net.count(wanted, store))
 
     def give_up(self, reason: str) -> None:
         """All of it is about to be undone: that is on the disk before anything is killed for it, if the disk takes it. Else the undo says

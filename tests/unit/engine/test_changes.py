@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from engine import history
+from engine import history, net
 from engine.changes import Change, Changes, others_may_read
 from engine.cli import diff, list, log, show
 from engine.errors import Usage, WrongState, WrongTransaction
@@ -473,3 +473,104 @@ def test_long_lists_are_cut_but_never_what_differs(step: Recorder, journal: Jour
     assert "  and 5 more\n" in text
     assert text.count("/differs/") == 15
     assert text.count("/gone/") == 10
+
+
+# Net: what ends as it began is no change
+
+
+def netted(step: Recorder, data: Path) -> dict[int, list[str]]:
+    found = net.changed(read(step.directory), step.store)
+    return {n: sorted(os.path.relpath(os.fsdecode(path), data) for path in paths) for n, paths in found.items()}
+
+
+def test_what_was_made_and_removed_again_is_no_change(step: Recorder, data: Path) -> None:
+    """Ansible's own payload files are such."""
+    step.step("made")
+    step.create(data / "payload", "code")
+    step.place(data / "tmp")
+    (data / "tmp").mkdir()
+    (data / "tmp" / "born").write_text("x")  # no image: its directory was born in this step
+    step.step("removed")
+    step.remove(data / "payload")
+    step.remove(data / "tmp" / "born")
+    step.remove(data / "tmp", NOTHING)
+    assert netted(step, data) == {}
+    assert step.changes(1, 2) == {}
+
+
+def test_what_was_written_and_put_back_is_none(step: Recorder, data: Path) -> None:
+    step.step("write")
+    step.write(data / "conf", "other\n")
+    step.replace(data / "old" / "inner", "fresh\n")
+    assert netted(step, data) == {1: ["conf", "old/inner"]}
+    step.step("put back")
+    step.write(data / "conf", "one\ntwo\nthree\n")
+    step.replace(data / "old" / "inner", "inside\n")
+    assert netted(step, data) == {}
+    assert step.changes(1, 2) == {}
+    assert step.changes(1, 1).keys() == step.changes(2, 2).keys() == {"conf", "old/inner"}
+
+
+@pytest.mark.parametrize("how", [INLINE, LINK, COPY])
+@pytest.mark.parametrize("text", ["inside\n", "INSIDE\n"])
+def test_a_file_that_was_replaced_is_compared_with_the_one_before(step: Recorder, data: Path, how: int, text: str) -> None:
+    step.step("replace")
+    (data / "old" / "inner").chmod(0o600)
+    step.place(data / "old" / "inner")
+    step.keep(data / "old" / "inner", how)
+    step.times(data / "old" / "inner") if how == LINK else None
+    (data / "old" / "inner").unlink()
+    (data / "old" / "inner").write_text(text)
+    (data / "old" / "inner").chmod(0o600)
+    expected = {} if text == "inside\n" else {1: ["old/inner"]}
+    assert netted(step, data) == expected
+    assert (set(step.changes(1, 1)) == {"old/inner"}) == bool(expected)
+    (data / "old" / "inner").chmod(0o644)
+    assert netted(step, data) == {1: ["old/inner"]}
+
+
+def test_all_else_is_a_change(step: Recorder, data: Path) -> None:
+    step.step("all")
+    for name in ("mode", "touched", "away", "attribute", "content", "same"):
+        (data / name).write_text("1\n")
+    step.metadata(data / "mode")
+    (data / "mode").chmod(0o600)
+    step.metadata(data / "touched")
+    os.utime(data / "touched", (1, 1))
+    step.remove(data / "away")
+    step.metadata(data / "attribute")
+    subprocess.run(["setfacl", "-m", "u:5:r", data / "attribute"], check=True)
+    step.write(data / "content", "2\n")
+    step.write(data / "same", "1\n")
+    step.create(data / "born", "")
+    step.metadata(data / "old")
+    (data / "old").chmod(0o700)
+    step.remove(data / "link")
+    (data / "link").symlink_to("elsewhere")
+    assert netted(step, data) == {1: ["attribute", "away", "born", "content", "link", "mode", "old", "touched"]}
+
+
+def test_what_was_moved_is_a_change_of_both_places_until_it_is_back(step: Recorder, data: Path) -> None:
+    step.step("move")
+    step.rename(data / "conf", data / "elsewhere")
+    assert netted(step, data) == {1: ["conf", "elsewhere"]}
+    step.rename(data / "elsewhere", data / "conf")
+    assert netted(step, data) == {}
+
+
+def test_beyond_what_is_compared_the_written_counts(step: Recorder, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(net, "MOST_COMPARED", 0)
+    step.step("write")
+    step.write(data / "conf", "one\ntwo\nthree\n")
+    assert netted(step, data) == {1: ["conf"]}
+
+
+def test_show_counts_the_net_and_lists_the_rest_when_asked(step: Recorder, data: Path, journal: Journal) -> None:
+    step.step("payload")
+    step.create(data / "payload", "code")
+    (data / "payload").unlink()
+    step.create(data / "real", "x")
+    found = show.collect(journal, step.tx.id, state_dir=str(step.state))
+    assert (found["paths"], found["steps"][0]["paths"], found["steps"][0]["touched"]) == (1, 1, [str(data / "real")])
+    found = show.collect(journal, step.tx.id, state_dir=str(step.state), every=True)
+    assert (found["paths"], found["steps"][0]["touched"]) == (1, [str(data / "payload"), str(data / "real")])

@@ -45,7 +45,9 @@ _TYPES = {
 _FLAGS = {0x10: "immutable", 0x20: "append-only", 0x40: "no dump", 0x80: "no atime", 0x4: "compressed", 0x800000: "no copy-on-write"}
 
 
-def collect(journal: Journal, tx_id: str, step: int | None = None, *, state_dir: str, secrets: bool = False) -> dict[str, Any]:
+def collect(
+    journal: Journal, tx_id: str, step: int | None = None, *, state_dir: str, secrets: bool = False, every: bool = False
+) -> dict[str, Any]:
     """{"tx", "state", "step", "changes": as `describe`, "host": [what else changed: units, mounts...], "undone": [paths]}. Of what has been
     undone, the paths are all there is.
 
@@ -61,7 +63,7 @@ def collect(journal: Journal, tx_id: str, step: int | None = None, *, state_dir:
     secret = dict.fromkeys((path for one in journal.steps(tx_id) if one.no_log for path in paths.get(one.n, ())), OF_NO_LOG)
     span = Span(0, tx.epoch, tx.created_ns) if step is None else Span(steps[0].epoch, steps[0].epoch, 0)
     with contextlib.ExitStack() as stores:
-        changes = _changes(journal, tx, span, state_dir=state_dir, stores=stores)
+        changes = _changes(journal, tx, span, state_dir=state_dir, stores=stores, every=every)
         found = describe(changes, secret=secret, secrets=secrets)
     return {
         "tx": tx_id,
@@ -91,7 +93,7 @@ class Span(NamedTuple):
     since_ns: int
 
 
-def _changes(journal: Journal, tx: Transaction, span: Span, *, state_dir: str, stores: contextlib.ExitStack) -> Changes:
+def _changes(journal: Journal, tx: Transaction, span: Span, *, state_dir: str, stores: contextlib.ExitStack, every: bool) -> Changes:
     """What later transactions changed is theirs: their images say how this one left it."""
     directory = os.path.join(state_dir, "tx", tx.id)
 
@@ -107,6 +109,7 @@ def _changes(journal: Journal, tx: Transaction, span: Span, *, state_dir: str, s
         Timeline([source(tx, span.first), *after]),
         Timeline([source(tx, span.last + 1), *after]),
         since_ns=span.since_ns,
+        every=every,
     )
 
 

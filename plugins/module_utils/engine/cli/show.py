@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
+from .. import net
 from ..drift.verdict import load as load_verdict
 from ..history import touched
 from ..journal import Journal
-from ..model import DIFFERS, IRREVERSIBLE, MOOT, SURVIVOR, TOLD, Note, StepSummary, Summary
+from ..model import DIFFERS, IRREVERSIBLE, MOOT, SURVIVOR, TOLD, Note, StepSummary, Summary, Transaction
+from ..states import ABORTING, COMMITTED, OPEN
 from ..store import Store
 from ..wanted import read
 from .drift import drift_lines
@@ -20,6 +23,9 @@ from .table import columns, printable, when
 LISTED = 10
 #: Less than this many bytes of images are not worth a line.
 WORTH_A_LINE = 1 << 20
+#: of these states what was done is still there
+_RUNS = OPEN - {ABORTING}
+_STANDS = _RUNS | {COMMITTED}
 _TITLES = {
     "irreversible": "Cannot be undone",
     "survivors": "Still running",
@@ -29,22 +35,25 @@ _TITLES = {
 }
 
 
-def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = False) -> dict[str, Any]:
-    """The summary (docs/architecture.md) with "transaction", "savepoints", "told", "moot", and each step with "touched": its first paths.
+def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = False, every: bool = False) -> dict[str, Any]:
+    """The summary (docs/architecture.md) with "transaction", "savepoints", "told", "moot", and each step with "touched": its first paths,
+    or with `every_path` all. Paths that end as they began are among them with `every`, and nowhere counted.
 
     Raises WrongTransaction, JournalDamaged.
     """
     tx = journal.get(tx_id)
-    paths = _touched(os.path.join(state_dir, "tx", tx.id))
+    paths, now = _touched(os.path.join(state_dir, "tx", tx.id)), _changed(tx, state_dir)
     steps = journal.steps(tx.id)
     kept = journal.summary(tx.id)
-    counts = {step.n: step.paths for step in kept.steps} if kept is not None else {}
+    counts = {n: len(found) for n, found in now.items()}
+    if kept is not None and (tx.state not in _RUNS or paths is None):  # else it is that of an undo to a savepoint
+        counts = {step.n: step.paths for step in kept.steps}
     summary = Summary(
         tx.id,
         tx.name,
         tx.state,
-        tuple(StepSummary.of(step, paths=counts.get(step.n, 0) if paths is None else len(paths.get(step.n, ()))) for step in steps),
-        paths=(kept.paths if kept is not None else 0) if paths is None else len({path for found in paths.values() for path in found}),
+        tuple(StepSummary.of(step, paths=counts.get(step.n, 0)) for step in steps),
+        paths=sum(counts.values()),
         units=kept.units if kept is not None else (),
         irreversible=_notes(journal.notes(tx.id, IRREVERSIBLE)),
         survivors=_notes(journal.notes(tx.id, SURVIVOR)),
@@ -59,18 +68,33 @@ def collect(journal: Journal, tx_id: str, *, state_dir: str, every_path: bool = 
     if drift is not None:
         data["drift"] = drift.told(diffs=True)
     data["held"] = [] if paths is None else _held(tx.id, state_dir)
+    differ = {path for found in now.values() for path in found}
     data["told"] = list(_notes(journal.notes(tx.id, TOLD)))
     data["moot"] = list(_notes(journal.notes(tx.id, MOOT)))
     for step, shown in zip(steps, data["steps"]):
         found = [] if paths is None else paths.get(step.n, [])
+        if not every:  # of what was undone nothing differs any more
+            found = [path for path in found if path in differ] if tx.state in _STANDS else found if shown["paths"] else []
         shown["no_log"] = step.no_log
         shown["touched"] = [os.fsdecode(path) for path in (found if every_path else found[:LISTED])]
+        shown["more"] = len(found) - len(shown["touched"])
     return data
 
 
 def _touched(directory: str) -> dict[int, list[bytes]] | None:
     """None once the log is gone (retention)."""
     return touched(directory) if os.path.exists(os.path.join(directory, "log")) else None
+
+
+def _changed(tx: Transaction, state_dir: str) -> dict[int, set[bytes]]:
+    """Paths that are not now as they were at its begin, by the step that touched them first."""
+    directory = os.path.join(state_dir, "tx", tx.id)
+    if tx.state not in _STANDS or not os.path.exists(os.path.join(directory, "log")):
+        return {}
+    with contextlib.closing(Store(tx.id, state=state_dir)) as store:
+        wanted = read(directory)
+        store.adopt_all(wanted.file_systems.values())
+        return net.changed(wanted, store)
 
 
 def _held(tx: str, state_dir: str) -> list[dict[str, Any]]:
@@ -111,8 +135,8 @@ def render(data: dict[str, Any]) -> str:
         if step["touched"]:
             lines += ["", f"Step {step['n']} ({printable(step['task'])}) touched"]
             lines += [f"  {printable(path)}" for path in step["touched"]]
-            if step["paths"] > len(step["touched"]):
-                lines.append(f"  and {step['paths'] - len(step['touched'])} more (--json --paths lists all)")
+            if step["more"]:
+                lines.append(f"  and {step['more']} more (--json --paths lists all)")
     for held in data.get("held", ()):
         size = f"{held['bytes'] / (1 << 20):.1f} MiB on {printable(held['path'])}"
         lines += ["", f"Its images hold {size}: free again when its retention ends, or by `acidctl gc --days 0`."]

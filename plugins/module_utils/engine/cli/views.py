@@ -26,12 +26,14 @@ def add(verb: Verb) -> None:
     one = verb("show", _printer(_show, show.render), "The steps of a transaction, and what each touched.")
     _takes_transaction(one)
     one.add_argument("--paths", action="store_true", help=f"name every path, not the first {show.LISTED} of each step")
+    one.add_argument("--all", action="store_true", help="also paths that ended as they began")
     difference = verb("diff", _printer(_diff, _render_diff), "What a transaction, or one step of it, changed.")
     _takes_transaction(difference)
     difference.add_argument("step", nargs="?", type=int, default=None, help="number of the step (all of them)")
     difference.add_argument(
         "--secrets", action="store_true", help="also the content of no_log steps and of files that not everybody may read"
     )
+    difference.add_argument("--all", action="store_true", help="also files that were written again with what they had held")
     difference.add_argument("--each", action="store_true", help="step by step")
     verb("debts", _printer(_debts, debts.render), "Compensations that are owed.")
     _takes_transaction(verb("log", _printer(_log, log.render), "What happened when in a transaction."))
@@ -70,7 +72,7 @@ def _list(_arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
 
 
 def _show(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
-    return show.collect(journal, _transaction(arguments, journal), state_dir=STATE, every_path=arguments.paths)
+    return show.collect(journal, _transaction(arguments, journal), state_dir=STATE, every_path=arguments.paths, every=arguments.all)
 
 
 def _diff(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
@@ -78,7 +80,9 @@ def _diff(arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
     arguments.tx = str(request.get("tx") or arguments.tx)
     if request.get("each") or arguments.each:
         return each.collect(journal, _transaction(arguments, journal), state_dir=STATE, secrets=arguments.secrets)
-    return diff.collect(journal, _transaction(arguments, journal), arguments.step, state_dir=STATE, secrets=arguments.secrets)
+    return diff.collect(
+        journal, _transaction(arguments, journal), arguments.step, state_dir=STATE, secrets=arguments.secrets, every=arguments.all
+    )
 
 
 def _debts(_arguments: argparse.Namespace, journal: Journal) -> dict[str, Any]:
