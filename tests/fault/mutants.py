@@ -246,10 +246,10 @@ MUTANTS = (
     Mutant(
         "I6",
         "a stale token is let through",
-        "tests/unit/engine/test_journal.py",
-        "journal/transactions.py",
-        "        if token != found.token or token != newest:\n",
-        "        if token != found.token:\n",
+        "tests/unit/engine/test_requests.py",
+        "transaction.py",
+        "        if token != self.token:\n",
+        "        if False:\n",
     ),
     Mutant(
         "I2",

@@ -88,6 +88,7 @@ class OpenTransaction:
     # -- steps -----------------------------------------------------------------------------------------------------------
 
     def check(self, token: int) -> None:
+        """Of who speaks for it (I6). While it is open no newer token is handed out, so its own is the newest."""
         if token != self.token:
             raise StaleToken(
                 "Token %d is not the one of transaction %s." % (token, self.id),

@@ -18,7 +18,6 @@ from engine.errors import (
     JournalDamaged,
     JournalUnwritable,
     SchemaTooNew,
-    StaleToken,
     Usage,
     WrongState,
     WrongTransaction,
@@ -157,19 +156,6 @@ def test_a_committed_one_cannot_be_undone_beside_an_open_one(journal: Journal) -
     journal.set_state(new.id, "COMMITTED")
     again = journal.set_state(old.id, "ABORTING")
     assert (again.state, again.ended_ns) == ("ABORTING", None)
-
-
-def test_fence_lets_only_the_newest_owner_through(journal: Journal) -> None:
-    old = begin(journal)
-    assert journal.fence(old.id, old.token) == old
-    with pytest.raises(StaleToken):
-        journal.fence(old.id, old.token + 1)
-    journal.set_state(old.id, "COMMITTED")
-    new = begin(journal)
-    with pytest.raises(StaleToken, match=f"newest is {new.token}"):
-        journal.fence(old.id, old.token)
-    with pytest.raises(WrongTransaction, match="nobody"):
-        journal.fence("nobody", 1)
 
 
 def test_unknown_ids_are_named(journal: Journal) -> None:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: F811 (a fixture's name is a test's argument)
 """Who is answered on the agent's socket: root, by the credentials that the kernel has of the peer, and nobody else. And what a shim leaves
 that is killed while it begins its step."""
 
@@ -8,6 +9,7 @@ import array
 import json
 import os
 import socket
+import sys
 import threading
 import types
 from collections.abc import Iterator
@@ -15,11 +17,15 @@ from pathlib import Path
 
 import pytest
 from engine import requests as module
-from engine.errors import WrongState
+from engine.errors import StaleToken, WrongState
 from engine.journal import Journal
 from engine.requests import Requests
 from engine.situation import Situation
 from engine.work import Work
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from played import opened  # noqa: F401
 
 NOBODY = 65534
 
@@ -161,3 +167,21 @@ def test_systemd_has_a_listener_before_it_is_served(requests: Requests, monkeypa
     assert given == ["the store"]
     os.close(read)
     os.close(_write)
+
+
+@pytest.mark.parametrize(
+    "op", ["commit", "rollback", "savepoint", "armed", "compensate", "doom", "denied", "reboot", "rebooted", "confirm"]
+)
+def test_a_stale_token_is_let_nowhere(opened, tmp_path: Path, op: str) -> None:
+    """Nor is it a sign of life (I6). A step is refused likewise: tests/host/test_bad_input.py."""
+    transaction, _directory = opened
+    work = Work()
+    situation = Situation(transaction.journal, work)
+    situation.open = transaction
+    before, renewed = transaction.journal.get(transaction.id), []
+    transaction.lease.renew = lambda **_more: renewed.append(op)
+    request = {"op": op, "tx": transaction.id, "token": transaction.token + 1, "steps": [], "name": "s", "id": "c"}
+    with pytest.raises(StaleToken):
+        Requests(situation, work)._answer_one(op, request)
+    assert transaction.journal.get(transaction.id) == before
+    assert not renewed and not transaction.doomed

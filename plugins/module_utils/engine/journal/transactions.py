@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import states
-from ..errors import Blocked, Busy, StaleToken, WrongState, WrongTransaction
+from ..errors import Blocked, Busy, WrongState, WrongTransaction
 from ..model import Summary, Transaction
 from . import rows
 from .database import Database
@@ -107,21 +107,6 @@ class Transactions(Database):
         """Oldest first."""
         with self._read() as db:
             return [rows.transaction(row) for row in db.execute(f"SELECT {rows.TX} FROM tx ORDER BY token")]
-
-    def fence(self, tx: str, token: int) -> Transaction:
-        """The transaction, if `token` is its own and no newer one was handed out (invariant I6).
-
-        Raises WrongTransaction or StaleToken.
-        """
-        found = self.get(tx)
-        with self._read() as db:
-            (newest,) = db.execute("SELECT value FROM counter WHERE name = 'token'").fetchone()
-        if token != found.token or token != newest:
-            raise StaleToken(
-                f"Token {token} is not the current one of transaction {tx} (its own is {found.token}, the host's newest is {newest}).",
-                hint="Another controller has taken over since; start a new transaction.",
-            )
-        return found
 
     def set_state(self, tx: str, new: str, *, reason: str = "", on_disk: bool = True) -> Transaction:
         """Moves the transaction as `states` allows; a move to where it is already changes nothing. A reason replaces the last one.
