@@ -322,3 +322,38 @@ def test_a_play_that_brings_python_begins_when_it_is_there(hosts):
     assert run.outcome("h2") == "rolled back"
     assert "not undone: bootstrap: ansible.builtin.raw before there was a Python" in run.recap
     assert hosts.ssh("h2", "ls /etc/late 2>/dev/null; ls -d /usr/lib/python3.11/sqlite3", check=False) == "/usr/lib/python3.11/sqlite3\n"
+
+
+NET = """
+- hosts: h1
+  gather_facts: false
+  tasks:
+    - command: sh -c "echo x > /var/tmp/acid-net; rm /var/tmp/acid-net"
+      changed_when: false
+    - copy: {src: /etc/hostname, dest: /var/tmp/acid-kept, remote_src: true, mode: preserve}
+      check_mode: true
+    - file: {path: /etc/hostname, state: file}
+    - shell: cp -p /etc/services /var/tmp/acid-s && echo more >> /etc/services && cat /var/tmp/acid-s > /etc/services && rm /var/tmp/acid-s
+      changed_when: false
+    - shell: echo one > /etc/acid-net-1; echo two > /etc/acid-net-2
+      when: changes is defined
+    - command: "false"
+      when: fails is defined
+"""
+
+
+@pytest.mark.parametrize("pipelining", ["true", "false"])
+def test_what_a_play_has_changed_is_what_differs_between_its_begin_and_its_end(warm_hosts, pipelining):
+    hosts = warm_hosts
+
+    def changed(*variables: str) -> str:
+        run = hosts.play(NET, *(word for name in variables for word in ("-e", f"{name}=1")), ANSIBLE_PIPELINING=pipelining)
+        return re.search(r"(?:changed|undone)=[0-9]+", run.stderr[run.stderr.index("h1 :") :]).group(0)
+
+    assert changed() == "changed=0"
+    assert hosts.ssh("h1", "acidctl diff --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"changes\"])'").strip() == "[]"
+    assert "/var/tmp/acid-net" not in hosts.ssh("h1", "acidctl show")
+    assert "/var/tmp/acid-net" in hosts.ssh("h1", "acidctl show --all")
+    assert changed("changes", "fails") == "undone=2"
+    assert changed("changes") == "changed=2"
+    hosts.ssh("h1", "rm /etc/acid-net-1 /etc/acid-net-2")
