@@ -30,11 +30,13 @@ from .wanted import Inode, Place, Wanted
 
 
 class Held(t.NamedTuple):
-    """What is held back, and is no more in `wanted` (I5); `stored`: names (file system, name) in the store of its images."""
+    """What is held back, and is no more in `wanted` (I5); `stored`: names (file system, name) in the store of its images; `told`: these
+    places and the merged ones, of which the verdict tells what became of them."""
 
     places: tuple[Place, ...]
     inodes: tuple[Inode, ...]
     stored: frozenset[tuple[int, bytes]]
+    told: frozenset[Place] = frozenset()
 
 
 NOTHING_HELD = Held((), (), frozenset())
@@ -54,7 +56,7 @@ def undo(
 ) -> Outcome:
     """Back to the start of `epoch`. The transaction's processes are dead, and no step runs. `spared`: paths of what others put into
     directories that go. `since`: when its first step began, in nanoseconds."""
-    ground = Ground(store, log, wanted, since=since, held=held.places)
+    ground = Ground(store, log, wanted, since=since, told=held.told)
     try:
         try:
             places, inodes = _restore(ground)
@@ -80,7 +82,7 @@ def undo(
 
 def look_again(store: Store, log: Writer, wanted: Wanted, outcome: Outcome, *, epoch: int, held: Held = NOTHING_HELD) -> None:
     """Probes have put files back since. What they made as it was, though by another inode, is no difference any more."""
-    ground = Ground(store, log, wanted, held=held.places)
+    ground = Ground(store, log, wanted, told=held.told)
     try:
         ground.outcome, ground.has_made_room = outcome, True
         inodes = Inodes(ground, Places(ground))

@@ -126,7 +126,8 @@ class Verdict:
         keeps = ((inode, name) for inode, keep in wanted.keeps.items() for name in (b"%d" % keep.number, b"c%d" % keep.number))
         contents = ((inode, b"c%d" % content.number) for inode, content in wanted.contents.items())
         stored = frozenset((inode[0], name) for found in (keeps, contents) for inode, name in found if inode in needed)
-        return Held(tuple(sorted(self.places)), tuple(sorted(self.inodes | self.around)), stored)
+        told = frozenset(self.places.union(*(plan.places for plan in self.merges)))
+        return Held(tuple(sorted(self.places)), tuple(sorted(self.inodes | self.around)), stored, told)
 
     def holds(self) -> bool:
         return bool(self.places or self.inodes)

@@ -45,15 +45,15 @@ class Outcome:
 
 class Ground:
     """Shared by the parts of one undo. `store` and `log` are the transaction's, `wanted` the state to bring back; `since`: when its first
-    step began, in nanoseconds; `held`: places that are no more in `wanted`, and told."""
+    step began, in nanoseconds; `told`: places that are no more in `wanted`, since they are held back or merged, and the verdict tells."""
 
-    def __init__(self, store: Store, log: Writer, wanted: Wanted, *, since: int = 1 << 63, held: t.Collection[Place] = ()) -> None:
+    def __init__(self, store: Store, log: Writer, wanted: Wanted, *, since: int = 1 << 63, told: t.Collection[Place] = ()) -> None:
         self.store, self.log, self.wanted = store, log, wanted
         self.reader, self.outcome = Reader(), Outcome()
         self.file_systems: dict[int, FileSystem] = {}
         self._open: dict[int, int] = {}
         self._no_more: set[int] = set()
-        self._since, self._held = since, frozenset(held)
+        self._since, self._told = since, frozenset(told)
         #: whether all that can go has gone (room.py): what still does not fit is a difference
         self.has_made_room = False
         self._find_file_systems()
@@ -183,7 +183,7 @@ class Ground:
                 known = numbers.get((fs, self.reader.handle(folder, b"", kernel.AT_EMPTY_PATH)), ()) if fs is not None else ()
                 entries = [entry for number in known for entry in [self.wanted.entries.get((number, part))] if entry is not None]
                 if any(at == len(parts) - 1 or not entry.mode for entry in entries) or any(
-                    (number, part) in self._held for number in known
+                    (number, part) in self._told for number in known
                 ):
                     return True
                 if at < len(parts) - 1:

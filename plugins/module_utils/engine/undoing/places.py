@@ -37,6 +37,8 @@ class Places:
         self.finished: set[Inode] = set()
         self._names = collections.Counter((entry.fs, entry.handle) for entry in self.entries if entry.mode)
         self._moot: set[Place] = set()
+        #: directories that could not be made anew
+        self._unmade: set[Inode] = set()
 
     def restore(self) -> None:
         """A place at which something fails is left as it is from then on: what stands there may be wanted elsewhere, and have no other
@@ -74,9 +76,19 @@ class Places:
             ready = [entry for entry in gone if self._directory(entry) is not None]
             if not ready:
                 break
-            self._each(ready, self._remake_directory)
-            made = {id(entry) for entry in ready}
-            gone = [entry for entry in gone if id(entry) not in made]
+            made = {id(entry) for entry in self._each(ready, self._remake_directory)}
+            self._unmade.update((entry.fs, entry.handle) for entry in ready if id(entry) not in made)
+            tried = {id(entry) for entry in ready}
+            gone = [entry for entry in gone if id(entry) not in tried]
+        while True:  # what is in those cannot be made either
+            inside = {(entry.fs, entry.handle) for entry in gone if self._lacks_directory(entry)} - self._unmade
+            if not inside:
+                break
+            self._unmade |= inside
+
+    def _lacks_directory(self, entry: Entry) -> bool:
+        seen = self._wanted.directories[entry.directory]
+        return (seen.fs, self._wanted.inode(seen.fs, seen.handle)) in self._unmade
 
     def _lives(self, entry: Entry) -> bool:
         """Also where nobody can tell, which is told."""
@@ -95,9 +107,8 @@ class Places:
         return found[-1]
 
     def _pass_over(self, entry: Entry) -> None:
-        """The directory of the place is no more. Where it is to be there, and could not be made, nothing in it can be."""
-        seen = self._wanted.directories[entry.directory]
-        if (seen.fs, seen.handle) in self._names:
+        """The directory of the place is no more, or what is to stand there. Where that could not be made, it is told."""
+        if self._lacks_directory(entry):
             self._ground.differs(self._ground.path(entry), "its directory could not be made")
             return
         self._moot.add((entry.directory, entry.name))
@@ -162,7 +173,8 @@ class Places:
             return
         fd = ground.inode(entry.fs, entry.handle)
         if fd < 0:
-            ground.differs(ground.path(entry), "the directory is gone, and could not be made")
+            if (entry.fs, entry.handle) not in self._unmade:  # then that is told
+                self._pass_over(entry)
             return
         try:
             self._unlink(entry)
