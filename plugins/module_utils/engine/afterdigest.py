@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import time
 
-from .drift.mergeable import LARGEST, kind_of, may_hold_some
+from .drift.afresh import content_of
+from .drift.mergeable import kind_of, may_hold_some
 from .records import Left, LeftContent, LeftPlace, Sealed
 from .trace.images import Images
 from .trace.subjects import Directory
@@ -80,18 +81,3 @@ class AfterDigest:
             return found
         finally:
             os.close(fd)
-
-
-def content_of(path: bytes) -> bytes | None:
-    """All of a small regular file; None for anything else."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        data = os.pread(fd, LARGEST + 1, 0)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    return data if len(data) <= LARGEST else None

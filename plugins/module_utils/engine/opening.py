@@ -76,6 +76,7 @@ def resume(journal: Journal, value: Transaction) -> OpenTransaction:
     if value.rewinding_to is None:  # else that undo has the room first
         with contextlib.suppress(StoreFull):  # then the next step is refused, if it still is so
             resumed.take_reserves()
+    resumed.capture.images.goes_on()
     resumed.capture.epoch(value.epoch, 0)
     return resumed
 

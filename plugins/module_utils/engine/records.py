@@ -173,6 +173,40 @@ class LeftContent(t.NamedTuple):
     data: bytes
 
 
+class Met(t.NamedTuple):
+    """`step` comes to an inode that an earlier step of the transaction had hold of, and this is how it finds it: what was done to it in
+    between is told by the time of its change."""
+
+    step: int
+    fs: int
+    handle: bytes
+    ino: int
+    btime: int
+    ctime: int
+
+
+class MetPlace(t.NamedTuple):
+    """The same of a place. ino 0: nobody stands there, and ctime is the directory's."""
+
+    step: int
+    directory: int
+    mode: int
+    fs: int
+    handle: bytes
+    ino: int
+    btime: int
+    ctime: int
+    name: bytes
+
+
+class MetContent(t.NamedTuple):
+    """What `step` then found in a small file that can be merged (drift/mergeable.py)."""
+
+    step: int
+    path: bytes
+    data: bytes
+
+
 class Sealed(t.NamedTuple):
     """The last process of `step` ended at `ended_ns` (CLOCK_REALTIME; 0: some live on). `offset_ns`: CLOCK_REALTIME less CLOCK_BOOTTIME,
     which tells whether the clock was set since."""
@@ -207,6 +241,9 @@ Image = t.Union[
     Undone,
     Left,
     LeftContent,
+    Met,
+    MetPlace,
+    MetContent,
     Sealed,
     UndoRun,
 ]
@@ -228,6 +265,7 @@ def _unstrings(data: bytes, at: int) -> tuple[bytes, ...]:
 _FS, _DIR, _EPOCH = struct.Struct("<HQB"), struct.Struct("<IHB"), struct.Struct("<II")
 _ENTRY, _KEEP, _BASIC = struct.Struct("<IIIHB"), struct.Struct("<IHBBQ"), struct.Struct("<IHBIIIQQqq")
 _INODE, _FLAGS, _CONTENT = struct.Struct("<IHB"), struct.Struct("<IHBI"), struct.Struct("<IHBBQQ")
+_MET, _MET_PLACE = struct.Struct("<IHBQqq"), struct.Struct("<IIIHBQqq")
 _ATTRIBUTES, _TIME = struct.Struct("<IIII"), struct.Struct("<q")
 _VALUE, _DROPPED, _UNDONE = struct.Struct("<IH"), struct.Struct("<HQ"), struct.Struct("<I")
 _HELD, _LEFT, _STEP, _SEALED, _UNDO_RUN = (
@@ -283,6 +321,12 @@ def encode(r: Image) -> tuple[int, bytes]:
         return 14, _STEP.pack(r.step) + b"".join(flat)
     if isinstance(r, LeftContent):
         return 15, _VALUE.pack(r.step, len(r.path)) + r.path + r.data
+    if isinstance(r, Met):
+        return 20, _MET.pack(r.step, r.fs, len(r.handle), r.ino, r.btime, r.ctime) + r.handle
+    if isinstance(r, MetPlace):
+        return 21, _MET_PLACE.pack(r.step, r.directory, r.mode, r.fs, len(r.handle), r.ino, r.btime, r.ctime) + r.handle + r.name
+    if isinstance(r, MetContent):
+        return 22, _VALUE.pack(r.step, len(r.path)) + r.path + r.data
     if isinstance(r, Sealed):
         return 16, _SEALED.pack(*r)
     if isinstance(r, UndoRun):
@@ -343,6 +387,16 @@ def decode(kind: int, data: bytes) -> Image:
     if kind == 15:
         step, n = _VALUE.unpack_from(data)
         return LeftContent(step, data[6 : 6 + n], data[6 + n :])
+    if kind == 20:
+        step, fs, _n, ino, btime, ctime = _MET.unpack_from(data)
+        return Met(step, fs, data[_MET.size :], ino, btime, ctime)
+    if kind == 21:
+        step, directory, mode, fs, n, ino, btime, ctime = _MET_PLACE.unpack_from(data)
+        at = _MET_PLACE.size + n
+        return MetPlace(step, directory, mode, fs, data[_MET_PLACE.size : at], ino, btime, ctime, data[at:])
+    if kind == 22:
+        step, n = _VALUE.unpack_from(data)
+        return MetContent(step, data[6 : 6 + n], data[6 + n :])
     if kind == 16:
         return Sealed(*_SEALED.unpack(data))
     if kind == 17:

@@ -31,6 +31,9 @@ from .records import (
     Left,
     LeftContent,
     LeftPlace,
+    Met,
+    MetContent,
+    MetPlace,
     Sealed,
     Undone,
     UndoRun,
@@ -61,6 +64,14 @@ class AfterDigest:
     named: dict[Place, int] = dataclasses.field(default_factory=dict)
     #: what undos to savepoints wrote, and when the last of them ended
     undone: dict[Inode | Place, int] = dataclasses.field(default_factory=dict)
+    #: what steps found of what earlier ones had hold of, and what those had left there
+    met: dict[Inode, list[Met]] = dataclasses.field(default_factory=dict)
+    met_places: dict[Place, list[tuple[MetPlace, LeftPlace | None]]] = dataclasses.field(default_factory=dict)
+    met_handles: dict[Inode, int] = dataclasses.field(default_factory=dict)
+    #: the images that were taken of it then
+    met_images: dict[Inode, Content | Keep] = dataclasses.field(default_factory=dict)
+    #: of files that can be merged, by path: (what a step found, what the one before had left)
+    met_contents: dict[bytes, list[tuple[bytes, bytes | None]]] = dataclasses.field(default_factory=dict)
     sealed: dict[int, Sealed] = dataclasses.field(default_factory=dict)
     undo_runs: list[UndoRun] = dataclasses.field(default_factory=list)
 
@@ -179,7 +190,7 @@ class _Held:
             return (self._numbers[image.directory], image.name) in self._places
         if isinstance(image, (Basic, Keep, Content, Xattrs, Flags, Dropped)):
             return (image.fs, self._wanted.inode(image.fs, image.handle)) in self._inodes
-        return isinstance(image, (Left, LeftContent))
+        return isinstance(image, (Left, LeftContent, Met, MetPlace, MetContent))
 
 
 def read(directory: str, *, epoch: int = 0, until: int | None = None, after_power_cut: bool = False, synced: bool = False) -> Wanted:
@@ -250,7 +261,7 @@ def _by_its_present_handle(wanted: Wanted, record: t.Any, numbers: dict[int, int
     """Images of an inode and of the one that an undo to a savepoint made in its stead are images of one."""
     if wanted.aliases and getattr(record, "handle", None):
         record = record._replace(handle=wanted.inode(record.fs, record.handle))
-    if numbers and isinstance(record, Entry):
+    if numbers and isinstance(record, (Entry, MetPlace)):
         record = record._replace(directory=numbers[record.directory])
     elif numbers and isinstance(record, Left):
         record = record._replace(places=tuple(place._replace(directory=numbers[place.directory]) for place in record.places))
@@ -299,6 +310,8 @@ def _add_after(after: AfterDigest, record: Image, keys: dict[t.Any, t.Any]) -> N
         if record.handle:
             key = _key(record, keys)
             after.touched[key] = after.touched.get(key, 0) | 1 << record.step
+            if isinstance(record, (Keep, Content)) and _was_met(after, record):
+                after.met_images[key] = record
         if isinstance(record, Entry):
             place = _place(record, keys)
             after.named[place] = after.named.get(place, 0) | 1 << record.step
@@ -311,6 +324,19 @@ def _add_after(after: AfterDigest, record: Image, keys: dict[t.Any, t.Any]) -> N
                 after.standing[identity] = after.standing.get(identity, 0) | bit
     elif isinstance(record, LeftContent):
         after.contents[record.path] = record.data
+    elif isinstance(record, Met):
+        after.met.setdefault(_key(record, keys), []).append(record)
+    elif isinstance(record, MetPlace):
+        place = record.directory, record.name
+        after.met_places.setdefault(place, []).append((record, after.places.get(place)))
+        after.met_handles[record.fs, record.handle] = record.step
+    elif isinstance(record, MetContent):
+        after.met_contents.setdefault(record.path, []).append((record.data, after.contents.get(record.path)))
+
+
+def _was_met(after: AfterDigest, record: Keep | Content) -> bool:
+    inode = record.fs, record.handle
+    return after.met_handles.get(inode) == record.step or (inode in after.met and after.met[inode][-1].step == record.step)
 
 
 def _add_undone(after: AfterDigest, record: Image, ended_ns: int) -> None:

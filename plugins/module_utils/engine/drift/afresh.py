@@ -8,6 +8,7 @@ import os
 import stat
 
 from .. import kernel
+from .mergeable import LARGEST
 
 
 def read_below(directory: int, relative: bytes, largest: int) -> bytes | None:
@@ -22,3 +23,18 @@ def read_below(directory: int, relative: bytes, largest: int) -> bytes | None:
         return os.pread(fd, largest, 0) if stat.S_ISREG(info.st_mode) and info.st_size <= largest else None
     finally:
         os.close(fd)
+
+
+def content_of(path: bytes) -> bytes | None:
+    """All of a small regular file; None for anything else."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        data = os.pread(fd, LARGEST + 1, 0)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return data if len(data) <= LARGEST else None

@@ -12,8 +12,9 @@ import itertools
 import os
 import stat
 
-from .. import restore
+from .. import restore, whole
 from ..copying import copy_data, reflink
+from ..records import COPY, INLINE, LINK, Content, Keep
 from ..restore import proc
 from ..undoing.ground import Ground
 from ..xattrs import read_xattrs
@@ -38,6 +39,32 @@ def keep(ground: Ground, fs: int, fd: int, path: bytes) -> str:
         finally:
             os.close(folder)
     return ""
+
+
+def keep_image(ground: Ground, image: Content | Keep, path: bytes) -> str:
+    """The same of what an image holds: a link with all its metadata, contents without. Empty where there is nothing to copy."""
+    if image.how not in (LINK, COPY, INLINE):
+        return ""
+    staging = ground.staging(image.fs)
+    name = {LINK: b"%d" % image.number, COPY: b"c%d" % image.number}.get(image.how, b"t-inline")
+    if image.how == INLINE:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=staging)
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=staging)
+        try:
+            whole.write(fd, image.data)
+        finally:
+            os.close(fd)
+    try:
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging)
+    except FileNotFoundError:  # an undo before this one has dropped it
+        return ""
+    try:
+        return keep(ground, image.fs, fd, path)
+    finally:
+        os.close(fd)
+        if image.how == INLINE:
+            os.unlink(name, dir_fd=staging)
 
 
 def _enter(folder: int, part: bytes) -> int:

@@ -112,7 +112,14 @@ class _Decision:
         was = before_at(ground, case.places, case.inodes, LARGEST)
         if left is None or was is None:
             return None
-        plan = MergePlan(path, kind, left, was.data, was.owner)
+        base, earlier = was.data, list[tuple[bytes, bytes]]()
+        for found, left_before in ground.wanted.after.met_contents.get(path, ()):
+            if left_before is None:
+                return None
+            if found != left_before:
+                earlier.append((left_before, base))
+                base = found
+        plan = MergePlan(path, kind, left, base, was.owner, earlier)
         return plan if merging.possible(plan) else None
 
     def _drift(self, path: bytes, case: _Case, fate: str) -> Drift:
@@ -124,6 +131,7 @@ class _Decision:
             fate,
             self._groups.of(path) if fate == LEFT else "",
             inside=os.fsdecode(finding.inside),
+            between=finding.between,
         )
         with contextlib.suppress(OSError):  # of what cannot be read there is none to show
             diffs_of(self._ground, path, case.places, case.inodes, drift)

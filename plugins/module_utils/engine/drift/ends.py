@@ -97,6 +97,10 @@ class Ends:
         back = max((self._set_back(n) for n in _members(steps)), default=0)
         return self.of(steps) - back if back else 1 << 63
 
+    def born_in(self, btime_ns: int) -> int:
+        """The step (a bit) in whose time it was made; 0: none."""
+        return next((1 << n for n, start in self._started.items() if start <= btime_ns <= self._ends[n]), 0)
+
     def clock_set_back_ns(self) -> int:
         """By how much the clock was set back since any of the steps; 0 when it was not, or was set forward, which does no harm."""
         return max((self._set_back(n) for n in self._sealed), default=0)

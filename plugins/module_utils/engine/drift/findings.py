@@ -16,12 +16,13 @@ UNSEEN = "cannot be looked at"
 
 class Finding(t.NamedTuple):
     """Somebody else's change of `path` (I5). `when`: ends.DURING or LATER. `inside`: of a directory born in the transaction, the path below
-    it that was changed."""
+    it that was changed; `between`: two steps."""
 
     path: bytes
     what: str
     when: str
     inside: bytes = b""
+    between: bool = False
 
 
 class Passenger(t.NamedTuple):

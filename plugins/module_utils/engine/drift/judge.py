@@ -23,14 +23,14 @@ from ..records import Basic, Entry
 from ..trace.scope import below
 from ..undoing.ground import Ground
 from ..wanted import Inode, Place
+from . import between
 from .born import Born
 from .ends import DURING, LATER, OURS, Ends
 from .findings import APPEARED, CHANGED, REMOVED, REPLACED, UNSEEN, Finding, Findings
 from .images import is_as_before
+from .scope import COMMON_GROUND
 
 _LOOKS = 5
-#: Everybody writes here: what the transaction made goes in any case, and a copy of what others wrote into it is kept.
-COMMON_GROUND = (b"/var/log", b"/var/cache", b"/run", b"/tmp", b"/var/tmp")
 
 
 def _unseen(path: bytes, error: OSError) -> Finding:
@@ -67,6 +67,7 @@ class Judge:
                     self._inode(inode, basic)
                 except OSError as error:
                     self._found.inodes[inode] = _unseen(basic.path, error)
+        between.look(self._ground, self._ends, self._found, only)
         return self._found
 
     # -- times -----------------------------------------------------------------------------------------------------------

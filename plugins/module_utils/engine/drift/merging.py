@@ -12,10 +12,10 @@ import os
 import stat
 
 from .. import restore, whole
-from ..afterdigest import content_of
 from ..commands import MISSING, run
 from ..xattrs import read_xattrs
 from . import lines, rows
+from .afresh import content_of
 from .mergeable import ROWS, SUDOERS
 from .verdict import MergePlan
 
@@ -50,10 +50,18 @@ def _apply(plan: MergePlan) -> str:
 
 
 def _merged(plan: MergePlan, now: bytes) -> bytes | None:
+    """The newest change is taken out first."""
+    found: bytes | None = now
+    for left, before in ((plan.left, plan.before), *reversed(plan.earlier)):
+        found = _without(plan, left, before, found) if found is not None else None
+    return found
+
+
+def _without(plan: MergePlan, left: bytes, before: bytes, now: bytes) -> bytes | None:
     if plan.kind != ROWS:
-        return lines.merge(plan.left, plan.before, now)
+        return lines.merge(left, before, now)
     name = os.path.basename(plan.path)
-    merged = rows.merge(plan.left, plan.before, now, sets=_SETS.get(name.rstrip(b"-"), 0))
+    merged = rows.merge(left, before, now, sets=_SETS.get(name.rstrip(b"-"), 0))
     # a backup is older than its file, so that its rows differ from what the step left in that
     return merged.data if not merged.conflicts or name.endswith(b"-") else None
 

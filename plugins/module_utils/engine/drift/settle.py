@@ -29,7 +29,7 @@ from ..undo import Held
 from ..undoing.ground import Ground
 from ..undolog import Writer
 from ..wanted import Inode, Place, Wanted
-from . import accounts, aside, merging, verdict
+from . import accounts, aside, between, merging, verdict
 from .daemons import Daemons
 from .decide import decide
 from .ends import LATER, Ends, Now, StepTimes
@@ -116,7 +116,10 @@ class Settled:
             lost: dict[bytes, str] = {}
             for path, drift in paths.items():
                 try:
-                    drift.kept = _keep(ground, path, places.get(path, []), inodes.get(path, []))
+                    if drift.between:
+                        drift.theirs_kept = _keep_theirs(ground, path, places.get(path, []), inodes.get(path, []))
+                    if drift.fate == ASIDE:
+                        drift.kept = _keep(ground, path, places.get(path, []), inodes.get(path, []))
                 except OSError as error:  # without a copy nothing goes over it
                     lost[path] = error.strerror or str(error)
                     drift.fate, drift.what = LEFT, "%s (no copy of it could be kept: %s)" % (drift.what, lost[path])
@@ -240,8 +243,10 @@ class Settled:
         for drift in self.verdict.drifts:
             if drift.fate == LEFT:
                 inside = ", at " + drift.inside if drift.inside else ""
-                doer = "" if drift.what.startswith(UNSEEN) else " by somebody else since"
-                sentences.append("%s: drift: %s%s%s; left as it is" % (drift.path, drift.what, doer, inside))
+                when = "between two steps" if drift.between else "since"
+                doer = "" if drift.what.startswith(UNSEEN) else " by somebody else " + when
+                kept = ", and what was there then is kept as " + drift.theirs_kept if drift.theirs_kept else ""
+                sentences.append("%s: drift: %s%s%s; left as it is%s" % (drift.path, drift.what, doer, inside, kept))
         if self.verdict.with_them:
             sentences.append("drift: %d more paths are held back with these, see acidctl show" % len(self.verdict.with_them))
         return sentences
@@ -252,7 +257,8 @@ class Settled:
 
 
 def _wants_copy(drift: Drift) -> bool:
-    return drift.fate == ASIDE and not drift.kept
+    """Also of what somebody had left between two steps, which is in an image alone: that goes with the others."""
+    return (drift.fate == ASIDE and not drift.kept) or (drift.fate == LEFT and drift.between and not drift.theirs_kept)
 
 
 def _touches_family(wanted: Wanted) -> bool:
@@ -276,6 +282,11 @@ def _keep(ground: Ground, path: bytes, places: list[Place], inodes: list[Inode])
         return os.fsdecode(ground.file_systems[fs].path_of(ground.staging(fs)) + b"/" + name)
     finally:
         os.close(fd)
+
+
+def _keep_theirs(ground: Ground, path: bytes, places: list[Place], inodes: list[Inode]) -> str:
+    image = between.his_version(ground, places, inodes)
+    return "" if image is None else aside.keep_image(ground, image, path)
 
 
 def _keys_of(ground: Ground, paths: collections.abc.Container[bytes]) -> tuple[dict[bytes, list[Place]], dict[bytes, list[Inode]]]:

@@ -33,7 +33,8 @@ LEFT, ASIDE, MERGED = "left", "kept aside", "merged"
 
 @dataclasses.dataclass
 class Drift:
-    """A path that somebody else has changed. `kept`: where the copy is. `inside`: see findings.py. `ours`, `theirs`: unified diffs of what
+    """A path that somebody else has changed. `kept`: where the copy is. `between`: two steps, and then a copy of what he had left is
+    `theirs_kept`. `inside`: see findings.py. `ours`, `theirs`: unified diffs of what
     the transaction and what the others did to it, as far as known; `both` where the two cannot be told apart."""
 
     path: str
@@ -43,36 +44,43 @@ class Drift:
     group: str = ""
     kept: str = ""
     inside: str = ""
+    between: bool = False
+    theirs_kept: str = ""
     ours: str = ""
     theirs: str = ""
     both: str = ""
 
     def told(self, *, diffs: bool) -> dict[str, str]:
-        names = ("path", "what", "when", "group", "kept", "inside") + (("ours", "theirs", "both") if diffs else ())
+        names = ("path", "what", "when", "group", "kept", "theirs_kept", "inside") + (("ours", "theirs", "both") if diffs else ())
         return {name: value for name in names for value in [getattr(self, name)] if value}
 
 
 @dataclasses.dataclass
 class MergePlan:
-    """`left`: what the step left; `before`: what was before it; `owner`: mode, uid and gid then, None: there was no such file."""
+    """`left`: what the last step left; `before`: what was before it; `owner`: mode, uid and gid then, None: there was no such file."""
 
     path: bytes
     kind: str
     left: bytes
     before: bytes
     owner: tuple[int, int, int] | None
+    #: what steps before had left, and what was before each: somebody else has changed it in between
+    earlier: list[tuple[bytes, bytes]] = dataclasses.field(default_factory=list)
     places: set[Place] = dataclasses.field(default_factory=set)
     inodes: set[Inode] = dataclasses.field(default_factory=set)
 
     def to_json(self) -> dict[str, t.Any]:
         texts = {key: base64.b64encode(getattr(self, key)).decode() for key in ("path", "left", "before")}
-        return {**texts, "kind": self.kind, "owner": self.owner, "places": _dump(self.places), "inodes": _dump(self.inodes)}
+        earlier = [[base64.b64encode(data).decode() for data in pair] for pair in self.earlier]
+        held = {"places": _dump(self.places), "inodes": _dump(self.inodes)}
+        return {**texts, **held, "earlier": earlier, "kind": self.kind, "owner": self.owner}
 
     @classmethod
     def from_json(cls, data: dict[str, t.Any]) -> MergePlan:
         path, left, before = (base64.b64decode(data[key]) for key in ("path", "left", "before"))
         owner = None if data["owner"] is None else t.cast("tuple[int, int, int]", tuple(data["owner"]))
-        return cls(path, data["kind"], left, before, owner, set(_load(data["places"])), set(_load(data["inodes"])))
+        earlier = [(base64.b64decode(one), base64.b64decode(other)) for one, other in data.get("earlier", ())]
+        return cls(path, data["kind"], left, before, owner, earlier, set(_load(data["places"])), set(_load(data["inodes"])))
 
 
 @dataclasses.dataclass

@@ -42,6 +42,7 @@ from ..storedirs import HIDDEN
 from ..undolog import Writer
 from ..xattrs import pairs_of_mode, read_xattrs
 from .bodies import contents_of, target_of
+from .encounters import Encounters
 from .resolve import Place
 from .scope import CONTENTS_LEFT, OUTSIDE_PATHS, below, is_in_store
 from .subjects import Aspects, Directory, Inode, InStore, Key, Observed, Where
@@ -89,6 +90,8 @@ class Images:
         self.step = self.thread = 0
         #: whether calls of other threads may be running
         self.raced = False
+        #: what earlier epochs had hold of; what others do to it in between is somebody else's change (docs/adr/0025)
+        self._met = Encounters(log)
         #: of each thread's last call: the link that was kept for it, to be dropped if it has failed
         self.pending: dict[int, _Pending] = {}
         self._forget()
@@ -112,15 +115,23 @@ class Images:
         """A new epoch begins. The fine clock is never behind the one that stamps inodes; the coarse one is, since Linux 6.13 hands out
         fine stamps too. What is born in the very tick in which the epoch begins may be taken for old, which costs an image and no more."""
         self.settle_all()
+        self._met.remember(self.seen_places, self._seen_basic, self._kept)
         self._forget()
         boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self.epoch_start = time.clock_gettime_ns(time.CLOCK_REALTIME)
         self._offset = self.epoch_start - boot
+        if step:
+            self._met.began(self.epoch_start)
         self.log.append(EpochStarted(epoch, step))
 
     def forget(self) -> None:
         """The transaction ends: the memory of 100,000 places is worth having back before the undo."""
+        self._met.forget()
         self._forget()
+
+    def goes_on(self) -> None:
+        """Another agent had it before: what its steps had hold of is in the log alone."""
+        self._met.knows_all = False
 
     def born(self, fs: FileSystem, state: Stat) -> bool:
         """Whether the inode was made in this epoch. The upper bound keeps out birth times in the future, from a clock that was wrong. It
@@ -259,9 +270,12 @@ class Images:
             self.received_old.add(directory.number)
         if where in self.seen_places:
             return False
-        if not receives_old and self.born(directory.fs, place.parent) and (found is None or self.born(directory.fs, found)):
+        is_inside_newborn = self.born(directory.fs, place.parent)
+        if is_inside_newborn and not receives_old and (found is None or self.born(directory.fs, found)):
             return False
-        if found is None or self.born(directory.fs, place.parent):  # at the epoch's start there was no such place
+        if not is_inside_newborn and self._met.place_before(where, place.parent):
+            self._met.place(self.step, directory, place, self.reader)
+        if found is None or is_inside_newborn:  # at the epoch's start there was no such place
             self.log.append(Entry(self.step, directory.number, 0, directory.fs.number, b"", name))
             self.seen_places.add(where)
             return False
@@ -302,6 +316,8 @@ class Images:
             elif kind == stat.S_IFREG:
                 how, number, data = contents_of(self.store, fs, handle, state.size)
             self.touch_metadata(inode, key, Aspects(True, kind in (stat.S_IFREG, stat.S_IFDIR)), kept=True)
+        if key not in self._seen_basic and self._met.inode_before(key, state):
+            self._met.inode(self.step, fs, handle, state, inode.path)
         self.log.append(Keep(self.step, fs.number, handle, how, number, data))
         self._kept.add(key)
         if how == LINK:
@@ -336,6 +352,8 @@ class Images:
         _dev, _ino, _btime, mode, _nlink, uid, gid, size, rdev, atime, mtime, _ctime, _attributes = state
         self.log.append_packed(records.BASIC, records.basic(self.step, fs.number, handle, mode, uid, gid, rdev, size, atime, mtime, path))
         self._seen_basic.add(key)
+        if self._met.inode_before(key, state):
+            self._met.inode(self.step, fs, handle, state, path)
 
     def basic_seen(self, key: Key) -> bool:
         return key in self._seen_basic
