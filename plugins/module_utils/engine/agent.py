@@ -89,9 +89,9 @@ class Agent:
                 self._cleaned = True
                 self._work.start(self._clean_up, self._journal)
             elif self._idle():
+                self._situation.door.tidy(None)
                 server.close()
                 ownership.release(os.path.dirname(protocol.PATH))  # another one may listen
-                self._situation.door.tidy(None)
                 return AGENT_IDLE
 
     def _on_sigterm(self, _signum: int, _frame: object) -> None:
