@@ -77,7 +77,7 @@ def test_a_torn_line_spoils_none_that_comes_after_it(ledger: Ledger, tmp_path: P
         file.write(b'0123abcd {"kind": "st')
     ledger.append("h1", ENDED, tx=OPEN.tx)
     assert ledger.open_transaction("h1") is None
-    assert [event.kind for event in ledger.events("h1")] == [BEGUN, STEP, STEP, ENDED]
+    assert [event.kind for event in ledger.events("h1")] == [BEGUN, STEP, STEP, DAMAGED, ENDED]
 
 
 def test_damage_before_the_newest_begin_is_over(ledger: Ledger, tmp_path: Path) -> None:
