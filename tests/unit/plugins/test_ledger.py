@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.acid.host.plugins.plugin_utils import ledger as notes
 from ansible_collections.acid.host.plugins.plugin_utils.batch import Batch
 from ansible_collections.acid.host.plugins.plugin_utils.inner_play import OK, Outcome
-from ansible_collections.acid.host.plugins.plugin_utils.ledger import BEGUN, ENDED, STEP, WAITING, Ledger, OpenTransaction
+from ansible_collections.acid.host.plugins.plugin_utils.ledger import BEGUN, DAMAGED, ENDED, STEP, WAITING, Ledger, OpenTransaction
 
 OPEN = OpenTransaction("h1", "tx-1", 7, "0" * 16, "play", "play", "root", True, "local", "h1", 300, "warn")
 OTHER = OpenTransaction(**{**OPEN.__dict__, "host": "h2", "tx": "tx-2"})
