@@ -191,33 +191,30 @@ def test_a_timer_that_an_agent_left_at_its_death_goes(rig: Rig) -> None:
     rig.sh("for n in $(seq 200); do systemctl is-active -q acid-agent-lease-1.timer || exit 0; sleep 0.1; done; exit 1")
 
 
-def begins_after_clean_up(rig: Rig, rounds: int) -> None:
-    """A dozen large transactions end beyond their retention, and 100,000 files lie in the state besides: then somebody begins while the
-    agent, idle by now, cleans up."""
-    rig.sh("mkdir -p /var/lib/acid/store/slow && cd /var/lib/acid/store/slow && seq 100000 | xargs touch", seconds=120)
+def begins_after_clean_up(rig: Rig, rounds: int, *, crowd: int) -> None:
+    """Many transactions end beyond their retention, and 300,000 names lie in the state besides. The agent, idle by now, cleans up, which
+    was a walk for each of them with its door closed; then somebody begins."""
+    beyond = {"days": 7, "percent": 0}
+    rig.sh("mkdir -p /var/lib/acid/store/slow && cd /var/lib/acid/store/slow && seq 300000 | xargs touch", seconds=200)
     try:
         for number in range(rounds):
-            if number % 10 == 0:
-                for _one in range(4):
-                    rig.begin(retention={"days": 7, "percent": 0})
-                    rig.step("mkdir d; cd d; seq 1500 | xargs touch")
-                    rig.step("rm -rf d")
-                    rig.commit()
-            time.sleep(2.0 + random.SystemRandom().random() * 2)
-            start = time.monotonic()
-            done = rig.try_begin(retention={"days": 7, "percent": 0})
+            for _one in range(crowd):
+                rig.begin(retention=beyond)
+                rig.step("seq 10 | xargs touch; rm 5")
+                rig.commit()
+            time.sleep(3)
+            done = rig.try_begin(retention=beyond)
             assert done.code == 0, (number, done)
-            assert time.monotonic() - start < 30, number
             rig.tx, rig.token = done.json["tx"], done.json["token"]
             rig.commit()
     finally:
-        rig.sh("rm -rf /var/lib/acid/store/slow", seconds=120)
+        rig.sh("rm -rf /var/lib/acid/store/slow", seconds=200)
 
 
 def test_who_begins_while_it_cleans_up_is_served(rig: Rig) -> None:
-    begins_after_clean_up(rig, 3)
+    begins_after_clean_up(rig, 1, crowd=40)
 
 
 @pytest.mark.exact
 def test_100_who_begin_while_it_cleans_up_are_served(rig: Rig) -> None:
-    begins_after_clean_up(rig, 100)
+    begins_after_clean_up(rig, 100, crowd=10)
