@@ -126,6 +126,8 @@ DIFFERS = "differs"
 TOLD = "told"
 #: a daemon's socket that a step connected to: what that daemon did meanwhile may be the step's doing
 ASKED = "asked"
+#: a call of a step that changes what probes look at; not written down as a note
+ACTED = "acted"
 NOTE_KINDS = (IRREVERSIBLE, SURVIVOR, MOOT, DIFFERS, TOLD, ASKED)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .errors import Denied
 from .journal import Journal
-from .model import IRREVERSIBLE
+from .model import ACTED, ASKED, IRREVERSIBLE
 from .trace.subjects import Observed
 
 _ALIKE = 8
@@ -22,9 +22,20 @@ class Observations:
     def __init__(self) -> None:
         self._seen: list[Observed] = []
         self._denied: list[str] = []  # sentences that nobody has been told yet
+        self._asked: set[int] = set()
+        self._acted: set[int] = set()
 
     def add(self, seen: Observed) -> None:
+        if seen.kind == ACTED:
+            self._acted.add(seen.step)
+            return
+        if seen.kind == ASKED:
+            self._asked.add(seen.step)
         self._seen.append(seen)
+
+    def acts(self, step: int) -> tuple[bool, bool]:
+        """Whether the step has made a call that changes what probes look at, and whether it has asked a daemon."""
+        return step in self._acted, step in self._asked
 
     def failed(self, step: int, reason: str) -> None:
         """No image could be taken: the call was answered EIO, and nothing happened."""

@@ -52,6 +52,7 @@ def begin(journal: Journal, *, name: str, owner: str, options: dict[str, t.Any])
         begun.capture.epoch(0, 0)
         begun.capture_probes(0)
         logs[0].write_head(durable=True)
+        begun.watch.start()
     except BaseException:
         begun.give_up("begin failed")
         with contextlib.suppress(OSError, AcidError):
@@ -78,6 +79,7 @@ def resume(journal: Journal, value: Transaction) -> OpenTransaction:
             resumed.take_reserves()
     resumed.capture.images.goes_on()
     resumed.capture.epoch(value.epoch, 0)
+    resumed.watch.start()
     return resumed
 
 

@@ -36,6 +36,7 @@ from .model import ASKED, DIFFERS, MOOT, TOLD, Savepoint, Summary, Transaction
 from .paths import STATE, directory_of
 from .probes.base import Circumstances, Image, Outcome, Probe
 from .probes.registry import Probes
+from .probes.sightings import UNDO, Sightings
 from .probes.unitpaths import is_read_by_systemd
 from .records import UndoRun
 from .report import most, summary
@@ -150,6 +151,8 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
         if not settled.looks_again(wanted):
             wanted.after = AfterDigest()  # judged by now
         del wanted
+        if not after_commit:
+            _last_look(value)
         units, stop = _in_order(journal, tx, back_to, epoch=0, payer=payer)
         inexact = failed = False
         if stop is None:
@@ -178,6 +181,14 @@ def _roll_back(journal: Journal, tx: str, manner: Manner) -> Summary:
     end = states.UNDO_FAILED if failed else states.ABORTED
     journal.set_state(tx, end, reason="see acidctl show %s" % tx if failed else "")
     return summary(journal, tx, end, time.monotonic() - start, counted, units=units, extra=_told(settled))
+
+
+def _last_look(value: Transaction) -> None:
+    """Before the undo changes anything: what differs from the last step's end is somebody else's doing."""
+    watched = [probe for probe in Probes(value.options.get("probes")).before_files() if probe.is_watched and not probe.check()]
+    sightings = Sightings(directory_of(value.id), watched)
+    if not sightings.closed:
+        sightings.began(UNDO, value.epoch)
 
 
 def _mark_clean(value: Transaction, store: Store, log: Writer) -> None:
@@ -255,6 +266,7 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
     journal, tx = transaction.journal, transaction.id
     journal.verify_rows(tx)
     transaction.rewind(point)
+    transaction.watch.began(UNDO, point.epoch)
     wanted = read(directory_of(tx), epoch=point.epoch)
     copies.verify(transaction.store, wanted)
     counted = net.count(wanted, transaction.store)
@@ -282,6 +294,7 @@ def roll_back_to(transaction: OpenTransaction, point: Savepoint, manner: Manner)
     _note_unpaid(journal, tx, epoch=point.epoch)
     _ended(tx)
     inexact = bool(journal.notes(tx, DIFFERS))
+    transaction.watch.ended(UNDO)
     transaction.rewound(point, doomed="the undo to savepoint %s was not exact" % point.name if inexact else "")
     return summary(journal, tx, journal.get(tx).state, time.monotonic() - start, counted, units=units, extra=_told(settled))
 
@@ -294,12 +307,14 @@ def _undo(
     settled.restrict(wanted)
     probes = Probes(value.options.get("probes"))
     later = [step for step in journal.steps(tx) if step.epoch >= epoch]
-    spans = {step.n: (step.started_ns, step.sealed_ns or time.time_ns()) for step in later}
+    numbers = {step.n for step in later}
+    booted = began_ns() if shutdown.was_rebooted(directory_of(tx)) and value.boot_id == boot_id() else 0  # by plan
+    spans = {n: (start, min(end, booted) if start < booted else end) for n, (start, end) in settled.spans().items() if n in numbers}
     # Of a torn step nobody has written down whom it asked.
     asked = {note.step for note in journal.notes(tx, ASKED)} | {step.n for step in later if step.sealed_ns is None}
     nothing = ((value.created_ns, value.created_ns),)
     clock_was_set = settled.clock_was_set or any(start > end for start, end in spans.values())  # then times tell nothing
-    since, before, about = _began(tx), {}, {}
+    since, before, about, sightings = _began(tx), {}, {}, Sightings(directory_of(tx), ())
     # Then what it left was left by that boot as well, and tells nothing of its doing.
     booted_within = shutdown.was_rebooted(directory_of(tx))
     rebooted = booted_within or value.boot_id != boot_id()
@@ -308,7 +323,8 @@ def _undo(
         captured = journal.probes(tx, probe.name)
         images = [(at, image) for at, image in captured if at >= epoch]
         if images:
-            before[probe.name] = images[0][1]
+            image = images[0][1]
+            before[probe.name] = sightings.goal(probe, image, epoch) if probe.is_watched else image
             left = images[-1][1] if after_commit and not booted_within and images[-1][0] > value.epoch else None
             about[probe.name] = Circumstances(
                 () if clock_was_set else tuple(spans.values()) or nothing,
@@ -317,7 +333,7 @@ def _undo(
                 since=since,
                 spared=settled.paths(),
                 rebooted=rebooted,
-                booted=began_ns() if booted_within and value.boot_id == boot_id() else 0,
+                booted=booted,
                 at_boot=at_boot,
                 rereads=rereads,
                 attic="%s/store/%s" % (STATE, tx),

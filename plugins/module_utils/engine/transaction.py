@@ -42,6 +42,7 @@ from .trace.resolve import is_elsewhere
 from .tracer import CAPTURE, LET_RUN, REFUSE, Slots, Tracer
 from .undolog import Writer
 from .wanted import read
+from .watch import Watch
 
 
 class OpenTransaction:
@@ -79,10 +80,13 @@ class OpenTransaction:
         self.lease = Lease(journal, value)
         self.doomed = ""
         self._holds_reserve = holds_reserve
+        self.watch = Watch(directory_of(value.id), value.options.get("probes"), self._observations.acts)
 
     def capture_probes(self, epoch: int) -> None:
         probes = Probes(self.options.get("probes"))
         images = {probe.name: probe.capture() for probe in probes.before_files() if not probe.check()}
+        if not epoch:
+            self.watch.first(images)
         self.journal.set_probes(self.id, epoch, images, on_disk=self.store.durable)
 
     # -- steps -----------------------------------------------------------------------------------------------------------
@@ -116,6 +120,7 @@ class OpenTransaction:
                 )
                 self.capture.epoch(self.step.epoch, self.step.n)
             step = self.step
+            self.watch.began(step.n, step.epoch)
             self.capture.inherited(process, step.n)
         self.processes.join(self.id, step.n, process)
         return step
@@ -184,6 +189,7 @@ class OpenTransaction:
             self._ended[tracer.step] = now_ns()
             if self.processes.alive(tracer.step):
                 return
+            self.watch.ended(tracer.step)
             if self.step is not None and self.step.n == tracer.step:
                 self._note_left(tracer.step)
             else:
@@ -451,6 +457,7 @@ class OpenTransaction:
         self.refuse_unseen(armed)
         self.seal()
         self._note_survivors()
+        self.watch.close()
         self.capture_probes(self.journal.get(self.id).epoch + 1)
 
     def refuse_unseen(self, armed: t.Sequence[str]) -> None:
@@ -502,6 +509,7 @@ class OpenTransaction:
             if self._closed:
                 return
             self._closed = True
+            self.watch.stop()
             self.capture.close()
         try:
             self.log.close()

@@ -27,9 +27,12 @@ class Played:
         self.texts, self.asked = list(texts), []
         self.code = 0
         self.down: dict[str, str] = {}
+        self.told = ""
 
     def __call__(self, argv: list[str], *, timeout: float) -> Output:
         assert timeout > 0
+        if argv[0] == "journalctl":
+            return Output(0, self.told, "")
         assert argv[:3] == ["systemctl", "--no-pager", "--no-ask-password"]
         args = argv[3:]
         if args[0] == "show" and "*" in args:

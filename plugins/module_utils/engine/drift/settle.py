@@ -24,6 +24,7 @@ import typing as t
 
 from ..afterdigest import clock_offset_ns, now_ns
 from ..kernel import AT_EMPTY_PATH
+from ..records import Sealed
 from ..store import Store
 from ..undo import Held
 from ..undoing.ground import Ground
@@ -66,6 +67,7 @@ class Settled:
         self._unrestricted = Wanted()
         #: since one of the steps ended: what is known by a time of its own (units) cannot be put beside the steps' times then
         self.clock_was_set = False
+        self._sealed: dict[int, Sealed] = {}
 
     @classmethod
     def reach(cls, about: About, store: Store, log: Writer, wanted: Wanted) -> Settled:
@@ -74,6 +76,7 @@ class Settled:
         if found is not None and found.done:
             about = about._replace(undos=(*about.undos, (found.judged_ns, found.ended_ns)))
         self = cls(about, store, log, found if found is not None else Verdict())
+        self._sealed = dict(wanted.after.sealed)
         offset = clock_offset_ns()
         self.clock_was_set = not about.booted_ns and any(abs(seal.offset_ns - offset) > _SET_NS for seal in wanted.after.sealed.values())
         if found is None or found.done:
@@ -87,6 +90,21 @@ class Settled:
         if not self.verdict.copied:
             self._copy_aside(wanted)
         return self
+
+    def spans(self) -> dict[int, tuple[int, int]]:
+        """When each step ran: from its begin to the end of its last process, as far as that was seen, else to now."""
+        now = now_ns()
+        found = {}
+        for step in self._about.steps:
+            seal = self._sealed.get(step.n)
+            if step.n in self._about.killed or step.sealed_ns is None:
+                end = now
+            elif seal is None:  # of an older engine
+                end = step.sealed_ns
+            else:
+                end = seal.ended_ns or now
+            found[step.n] = step.started_ns, end
+        return found
 
     @contextlib.contextmanager
     def _ground(self, wanted: Wanted) -> collections.abc.Iterator[Ground]:

@@ -11,7 +11,7 @@ they can be repeated after a crash in between.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -113,9 +113,11 @@ def ours(before: Mapping[str, object], now: Mapping[str, object], left: Mapping[
 
 
 class Probe(ABC):
-    """`name` is the one that users write in the option `probes`."""
+    """`name` is the one that users write in the option `probes`. `is_watched`: a look at every step is cheap, and is taken (sightings.py):
+    who changed what is told by it."""
 
     name: str
+    is_watched: bool = False
 
     def check(self) -> str:
         """Why there is nothing to capture on this host (no such tool, no such part of the kernel), as a sentence; empty when there is."""
@@ -136,6 +138,14 @@ class Probe(ABC):
     def after_files(self, before: Image, circumstances: Circumstances) -> Outcome:
         """The rest, when every file is back."""
         return NOTHING
+
+    def seen(self, image: Image) -> dict[str, object]:
+        """Of one that is watched: the image as values with names."""
+        raise NotImplementedError
+
+    def adopt(self, image: Image, keys: Collection[str], other: Image) -> Image:
+        """Of one that is watched: `image` with what has these names in `seen` as it is in `other`."""
+        raise NotImplementedError
 
     def damage(self, image: Image) -> str:
         """What is wrong with what lies beside the journal for this image, as a sentence; empty when it is as it was stored (I7)."""

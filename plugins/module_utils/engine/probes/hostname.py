@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+from collections.abc import Collection
 
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
 
@@ -16,9 +17,16 @@ _FIELDS = ("hostname", "domainname")
 
 class Hostname(Probe):
     name = "hostname"
+    is_watched = True
 
     def capture(self) -> Image:
         return {field: _read(field) for field in _FIELDS}
+
+    def seen(self, image: Image) -> dict[str, object]:
+        return dict(image)
+
+    def adopt(self, image: Image, keys: Collection[str], other: Image) -> Image:
+        return {**image, **{key: other[key] for key in keys}}
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         if circumstances.rebooted:

@@ -10,6 +10,7 @@ irreversible.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import NamedTuple
 
 from ..commands import run
@@ -56,6 +57,7 @@ def unloadable(now: list[Module], born: set[str]) -> list[str]:
 
 class Modules(Probe):
     name = "modules"
+    is_watched = True
 
     def check(self) -> str:
         if not os.path.exists(MODULES):
@@ -66,6 +68,12 @@ class Modules(Probe):
 
     def capture(self) -> Image:
         return {"names": sorted(module.name for module in _loaded())}
+
+    def seen(self, image: Image) -> dict[str, object]:
+        return dict.fromkeys(image["names"], True)
+
+    def adopt(self, image: Image, keys: Collection[str], other: Image) -> Image:
+        return {"names": sorted((set(image["names"]) - set(keys)) | (set(other["names"]) & set(keys)))}
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         was = before["names"]

@@ -9,6 +9,7 @@ is still missing then is mounted after them.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from ..commands import Output, run
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe
@@ -37,6 +38,7 @@ class Namespace:
 
 class Mounts(Probe):
     name = "mounts"
+    is_watched = True
 
     def __init__(self, *, pid: int = 1) -> None:
         self._space = Namespace(pid)
@@ -49,6 +51,21 @@ class Mounts(Probe):
             "filled": [point for point in volatile if _has_entries(point)],
             # A file system in memory that is made anew has a new root directory.
             "mtimes": {point: os.stat(point).st_mtime_ns for point in volatile if os.path.isdir(point)},
+        }
+
+    def seen(self, image: Image) -> dict[str, object]:
+        return dict(_named(_mounts(image)))
+
+    def adopt(self, image: Image, keys: Collection[str], other: Image) -> Image:
+        """New ones come last, as they came after what was there. What a mount in memory holds is known from the same look."""
+        was, then = _named(_mounts(image)), _named(_mounts(other))
+        mounts = [then.get(key) if key in keys else mount for key, mount in was.items()]
+        mounts += [mount for key, mount in then.items() if key in keys and key not in was]
+        points = {mount.point for name in keys for mount in [then.get(name)] if mount is not None}
+        return {
+            "mounts": [mount.to_json() for mount in mounts if mount is not None],
+            "filled": sorted({point for point in image["filled"] if point not in points} | (points & set(other["filled"]))),
+            "mtimes": {**image["mtimes"], **{point: ns for point, ns in other["mtimes"].items() if point in points}},
         }
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
@@ -98,6 +115,16 @@ def _ours(before: Image, now: Image, circumstances: Circumstances) -> Changes:
         tuple(mount for mount in found.gone if mount.same in gone),
         tuple(pair for pair in found.altered if pair[0].same in altered),
     )
+
+
+def _named(mounts: list[Mount]) -> dict[str, Mount]:
+    """By place, file system, and how many of the same lie beneath."""
+    found: dict[str, Mount] = {}
+    for mount in mounts:
+        if not mount.automatic:
+            name = " ".join(mount.same)
+            found[f"{name} {sum(other.startswith(name + ' ') for other in found)}"] = mount
+    return found
 
 
 def _mounts(image: Image) -> list[Mount]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 from . import netlinks
 from .base import NOTHING, UNKNOWN, Circumstances, Image, Outcome, Probe, ours
-from .netlink import CREATE, EXCL, Message, Netlink
+from .netlink import CREATE, EXCL, Message, Netlink, pack
 from .netlinks import Link
 from .netobjects import (
     ADDRESS,
@@ -41,6 +43,7 @@ Objects = dict[Message, Message]
 
 class Network(Probe):
     name = "network"
+    is_watched = True
 
     def __init__(self) -> None:
         self._why: dict[str, str] = {}
@@ -50,6 +53,22 @@ class Network(Probe):
             links = [netlinks.parse(message) for message in netlink.dump(netlinks.GET, netlinks.REQUEST, asking=netlinks.ASKING)]
             objects = {kind.name: [_to_text(message) for message in _dump(netlink, kind)] for kind in KINDS}
         return {"links": [list(link) for link in links], **objects}
+
+    def seen(self, image: Image) -> dict[str, object]:
+        links = {f"link {link.key}": link.settings for link in _links(image).values()}
+        return {**links, **{_name(kind, message): True for kind in KINDS for message in _load(kind, image)}}
+
+    def adopt(self, image: Image, keys: Collection[str], other: Image) -> Image:
+        def mixed(named: Callable[[Image], dict[str, Any]]) -> list[Any]:
+            was, then = named(image), named(other)
+            kept = [then.get(key) if key in keys else value for key, value in was.items()]
+            kept += [value for key, value in then.items() if key in keys and key not in was]
+            return [value for value in kept if value is not None]
+
+        adopted: Image = {"links": mixed(lambda one: {f"link {link.key}": list(link) for link in _links(one).values()})}
+        for kind in KINDS:
+            adopted[kind.name] = mixed(functools.partial(_texts, kind))
+        return adopted
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         if circumstances.rebooted:
@@ -216,6 +235,15 @@ def _load(kind: Kind, image: Image) -> Objects:
         if key is not None:
             found[key] = raw
     return found
+
+
+def _name(kind: Kind, message: Message) -> str:
+    return f"{kind.name} {message.fixed.hex()} {pack(message.attributes).hex()}"
+
+
+def _texts(kind: Kind, image: Image) -> dict[str, Any]:
+    """As they are in the image, by their names in `seen`."""
+    return {_name(kind, key): _to_text(raw) for key, raw in _load(kind, image).items()}
 
 
 def _moved(kind: Kind, before: Image, now: Image, left: Image | None) -> tuple[list[Message], list[Message]]:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A service that had failed before is made failed again: a stand-in for its command is started, and fails at once.
 
-The unit's own command does not run, nothing that it depends on is started, and no directory is made for it: a drop-in says all that, only
+The unit's own command does not run, nothing that it depends on is started, and no directory is made for it: a drop-in says all that,
 for the moment. Not where OnFailure= names a unit, which no drop-in can take back. A death in between leaves the drop-in until `clear`,
 which the same undo calls when it is run again, or until the next boot, since it lies in /run.
 """

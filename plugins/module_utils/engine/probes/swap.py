@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from ..commands import run
@@ -34,6 +35,7 @@ def parse(text: str) -> list[Area]:
 
 class Swap(Probe):
     name = "swap"
+    is_watched = True
 
     def __init__(self) -> None:
         self._why: dict[str, str] = {}
@@ -45,6 +47,13 @@ class Swap(Probe):
         with open(SWAPS, encoding="utf-8", errors="surrogateescape") as file:
             # What is not here is another container's.
             return {"areas": {area.path: area.priority for area in parse(file.read()) if os.path.exists(area.path)}}
+
+    def seen(self, image: Image) -> dict[str, object]:
+        return dict(image["areas"])
+
+    def adopt(self, image: Image, keys: Collection[str], other: Image) -> Image:
+        kept = {path: priority for path, priority in image["areas"].items() if path not in set(keys)}
+        return {"areas": {**kept, **{key: other["areas"][key] for key in keys if key in other["areas"]}}}
 
     def compare(self, before: Image, now: Image, circumstances: Circumstances = UNKNOWN) -> list[str]:
         if circumstances.rebooted and circumstances.left is None:

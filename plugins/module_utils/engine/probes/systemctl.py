@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pwd
 import typing as t
@@ -11,7 +13,7 @@ from collections.abc import Iterable
 
 from ..commands import Output, run
 from ..errors import ProbeFailed
-from .unitstate import KINDS, NOT_INACTIVE, PROPERTIES, Unit, concerns, parse
+from .unitstate import ABSENT, KINDS, NOT_INACTIVE, PROPERTIES, Unit, concerns, parse
 
 # A job may take as long as the unit's own TimeoutStopSec and TimeoutStartSec (90 s each by default).
 JOB = 200.0
@@ -66,7 +68,19 @@ class Systemctl:
             return shown
         asked = self.ask("show", f"--property={','.join(PROPERTIES)}", "--", *names, timeout=QUERY)
         found = parse(asked.out) if asked.ok else {}
-        return {**shown, **{name: unit for name, unit in found.items() if name in names and unit.down}}
+        down = {name: found.get(name, ABSENT) for name in names if found.get(name, ABSENT).down}
+        return {**shown, **{name: unit if any(unit.times) else self._from_journal(name, unit) for name, unit in down.items()}}
+
+    def _from_journal(self, name: str, unit: Unit) -> Unit:
+        """systemd forgets what is down and what nothing refers to, with its times; when its last job ended it has told the journal."""
+        field = "UNIT" if self.uid is None else "USER_UNIT"
+        wanted = [f"{field}={name}", "JOB_RESULT=done", "--boot", "--lines=1", "--output=json", "--output-fields=JOB_TYPE", "--quiet"]
+        told = run(["journalctl", "--no-pager", *wanted], timeout=QUERY)
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            found = json.loads(told.out)
+            if found["JOB_TYPE"] == "stop":
+                return unit._replace(times=(int(found["__MONOTONIC_TIMESTAMP"]), *unit.times[1:]))
+        return unit
 
     def unmet(self, names: Iterable[str]) -> frozenset[str]:
         """Those whose conditions (systemd.unit(5), ConditionPathExists= and others) did not hold when they were started at last."""

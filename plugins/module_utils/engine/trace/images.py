@@ -22,7 +22,7 @@ from .. import attributes, kernel, records
 from ..errors import Denied, StepRefused
 from ..filesystems import FOREIGN, NAMED, TRACED, UNKNOWN, FileSystem
 from ..kernel import AT_EMPTY_PATH, Reader, Stat
-from ..model import ASKED, IRREVERSIBLE
+from ..model import ACTED, ASKED, IRREVERSIBLE
 from ..records import (
     INLINE,
     LINK,
@@ -142,7 +142,7 @@ class Images:
         """Say what the trace saw. Raises Denied for what no image can undo, where the transaction's policy forbids it."""
         if kind == IRREVERSIBLE and self._deny:
             raise Denied(text)
-        known = (kind, text, self.step if kind == ASKED else 0)
+        known = (kind, text, self.step if kind in (ASKED, ACTED) else 0)
         if known not in self._observed:
             self._observed.add(known)
             self._observe(Observed(kind, text, self.step))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import struct
 
-from ..model import ASKED, IRREVERSIBLE
+from ..model import ACTED, ASKED, IRREVERSIBLE
 from .caller import Arguments, Caller, signed
 from .calls import NAMESPACE_MASK, Call
 from .images import Images
@@ -55,6 +55,7 @@ class Surroundings:
         """How paths resolve is about to change; the table itself is the mounts probe's."""
         self._caller.resolver.careful = True
         self._caller.workplace.let_go()
+        self._images.tell(ACTED, "mounts")
 
     def leaves_root(self, arguments: Arguments, call: Call) -> None:
         self._caller.resolver.careful = True
@@ -75,6 +76,7 @@ class Surroundings:
 
     def probed(self, arguments: Arguments, call: Call) -> None:
         """A probe captured it at begin."""
+        self._images.tell(ACTED, call.name)
 
     def mq_open(self, arguments: Arguments, call: Call) -> None:
         if arguments[1] & os.O_CREAT:
