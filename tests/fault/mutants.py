@@ -363,6 +363,14 @@ MUTANTS = (
         "            if not is_void and not name.startswith(_STAGED):\n",
         "            if not is_void:\n",
     ),
+    Mutant(
+        "I5",
+        "what changed between two steps counts as a step's",
+        "tests/unit/engine/test_probes_sightings.py",
+        "probes/sightings.py",
+        "            if by == NOBODY:\n",
+        "            if False:\n",
+    ),
 )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who changed run-time state: what differs between two steps is somebody else's, and an undo goes back to the image with just that in it."""
+"""Who changed run-time state: what differs between two steps is somebody else's. An undo goes back to an image with that in it."""
 
 from __future__ import annotations
 
