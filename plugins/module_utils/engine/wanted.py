@@ -94,6 +94,8 @@ class Wanted:
     #: inode -> the one that undo made in its stead
     aliases: dict[Inode, bytes] = dataclasses.field(default_factory=dict)
     after: AfterDigest = dataclasses.field(default_factory=AfterDigest)
+    #: images of earlier epochs are left out
+    first_epoch: int = 0
     records: int = 0
     next_directory: int = 1
     next_number: int = 1
@@ -125,6 +127,12 @@ class Wanted:
         while (fs, handle) in self.aliases:
             handle = self.aliases[fs, handle]
         return handle
+
+    def go_by(self, fs: int, handle: bytes, now: bytes) -> None:
+        """What `handle` goes by has images of its own: the earliest ones are those of `handle`, as if the log were read again."""
+        for images in t.cast("tuple[dict[Inode, t.Any], ...]", (self.basics, self.xattrs, self.flags, self.contents)):
+            if (fs, handle) in images:
+                images[fs, now] = images.pop((fs, handle))
 
     def paths(self) -> list[bytes]:
         """Paths of the places and inodes that an undo would look at, sorted; directories whose times alone changed are not among them."""
@@ -197,7 +205,7 @@ def read(directory: str, *, epoch: int = 0, until: int | None = None, after_powe
     """The state at the start of `epoch`, from the log in `directory`. `until`: leave out images of that epoch and later (for a
     step's own changes). JournalDamaged before anything is returned when the log fails its checks (I7). `after_power_cut`, `synced`: as
     Reader's."""
-    wanted, epochs = Wanted(has_attributes=formats.has_attributes(directory)), _Epochs(epoch)
+    wanted, epochs = Wanted(has_attributes=formats.has_attributes(directory), first_epoch=epoch), _Epochs(epoch)
     reader = Reader(directory, after_power_cut=after_power_cut, synced=synced)
     for record in reader:
         if isinstance(record, EpochStarted):

@@ -18,7 +18,7 @@ import stat
 from ..records import Content, Keep, LeftPlace, Met, MetPlace
 from ..trace.scope import below
 from ..undoing.ground import Ground
-from ..wanted import Inode, Place
+from ..wanted import AfterDigest, Inode, Place
 from .ends import DURING, OURS, Ends
 from .findings import APPEARED, CHANGED, REMOVED, REPLACED, Finding, Findings
 from .images import is_as_before
@@ -54,6 +54,8 @@ def his_version(ground: Ground, places: collections.abc.Iterable[Place], inodes:
 class _Look:
     def __init__(self, ground: Ground, ends: Ends) -> None:
         self._after, self._ends = ground.wanted.after, ends
+        #: of an undo to a savepoint: what the steps before it had hold of is not known, so it may be all
+        self._unknown = _steps_before(ground.wanted.after) if ground.wanted.first_epoch else 0
 
     def inode(self, inode: Inode, met: list[Met]) -> str:
         return next((when for one in met for when in [self._when(one, inode, None)] if when != OURS), OURS)
@@ -67,8 +69,11 @@ class _Look:
 
     def _place(self, place: Place, met: MetPlace, left: LeftPlace | None) -> tuple[str, str]:
         was_there = left is not None and left.ino
+        if self._ends.has_begun(met.step, met.ctime):  # it has linked or moved it, which takes no image of the inode
+            return CHANGED, OURS
         if not met.ino:
-            end = max(self._ends.of(self._before(self._after.named.get(place, 0), met.step)), self._after.undone.get(place, 0))
+            named = self._unknown | self._before(self._after.named.get(place, 0), met.step)
+            end = max(self._ends.of(named), self._after.undone.get(place, 0))
             return REMOVED, self._ends.when(met.ctime, end) if was_there else OURS
         same = left is None or (left.ino, left.btime) == (met.ino, met.btime)
         if stat.S_ISDIR(met.mode):  # its ctime is that of its latest entry
@@ -77,6 +82,8 @@ class _Look:
 
     def _when(self, met: Met | MetPlace, inode: Inode, place: Place | None) -> str:
         steps = self._steps(met, inode, place)
+        if self._ends.has_begun(met.step, met.ctime):
+            return OURS
         if not steps and place is None:  # no step's: what a step does to others' files it does to what was before it
             return OURS
         end = max(self._ends.of(steps), self._after.undone.get(inode, 0), self._after.undone.get(place, 0) if place is not None else 0)
@@ -89,11 +96,19 @@ class _Look:
         after = self._after
         steps = after.touched.get(inode, 0) | after.standing.get((met.ino, met.btime), 0)
         steps |= after.named.get(place, 0) if place is not None else 0
-        return self._before(steps, met.step) or self._before(self._ends.born_in(met.btime), met.step)
+        return self._unknown | (self._before(steps, met.step) or self._before(self._ends.born_in(met.btime), met.step))
 
     @staticmethod
     def _before(steps: int, step: int) -> int:
         return steps & ((1 << step) - 1)
+
+
+def _steps_before(after: AfterDigest) -> int:
+    """Bits of all steps before the first one that is known."""
+    known = 0
+    for steps in (*after.touched.values(), *after.named.values()):
+        known |= steps
+    return (known & -known) - 1 if known else 0
 
 
 def _undone_already(ground: Ground, inode: Inode) -> bool:

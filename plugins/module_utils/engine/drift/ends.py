@@ -97,6 +97,10 @@ class Ends:
         back = max((self._set_back(n) for n in _members(steps)), default=0)
         return self.of(steps) - back if back else 1 << 63
 
+    def has_begun(self, step: int, ns: int) -> bool:
+        """Whether that may have been the step's own doing."""
+        return ns >= self._started.get(step, 0) - _TICK_NS
+
     def born_in(self, btime_ns: int) -> int:
         """The step (a bit) in whose time it was made; 0: none."""
         return next((1 << n for n, start in self._started.items() if start <= btime_ns <= self._ends[n]), 0)

@@ -91,8 +91,25 @@ class Hold:
         if inode in self.inodes:
             return
         self.inodes.add(inode)
+        if inode not in self._stands:  # it may lie deep in a directory that would go
+            self._around(inode)
         for place in [*self._stands.get(inode, ()), *((self._wanting or {}).get(inode, ()))]:
             self._place(place)
+
+    def _around(self, inode: Inode) -> None:
+        fd = self._ground.inode(*inode)
+        if fd < 0:
+            return
+        try:
+            directory, _name = self._ground.file_systems[inode[0]].open_parent(fd)
+        except OSError:  # it has no name any more
+            return
+        finally:
+            os.close(fd)
+        try:
+            self._up_from(inode[0], directory)
+        finally:
+            os.close(directory)
 
     def _lives(self, inode: Inode) -> bool:
         fd = self._ground.inode(*inode)
@@ -103,9 +120,10 @@ class Hold:
     def _above(self, number: int) -> None:
         """Hold the places of the directory and of those above it, as far as the undo would have taken them away."""
         start = self._ground.directory(number)
-        if start is None:
-            return
-        fs = self._wanted.directories[number].fs
+        if start is not None:
+            self._up_from(self._wanted.directories[number].fs, start)
+
+    def _up_from(self, fs: int, start: int) -> None:
         fd = os.open(b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=start)
         try:
             last = None

@@ -47,6 +47,7 @@ class Judge:
     ) -> None:
         self._ground, self._ends, self._is_daemons = ground, ends, is_daemons
         self._known = known
+        self._places: dict[bytes, Place] | None = None
         self._wanted, self._after, self._reader = ground.wanted, ground.wanted.after, ground.reader
         self._found = Findings(clock_set_back_ns=ends.clock_set_back_ns())
         self._born = Born(ground, self._end, self.when)
@@ -122,7 +123,9 @@ class Judge:
         same = left is None or (left.ino, left.btime) == (state.ino, state.btime) or place in self._after.undone
         end = self._end(inode, state, place)
         if not stat.S_ISDIR(state.mode):
-            self._report(place, path, CHANGED if same else REPLACED if left and left.ino else APPEARED, self.when(state, end))
+            when = self.when(state, end) if same else self._put_there(place, inode, state, end)
+            what = CHANGED if same else REPLACED if left and left.ino else APPEARED
+            self._report(place, path, what, when, between=inode in self._after.met)
         elif not same:  # by the time of its birth: its ctime is that of its latest entry
             when = self.when(state._replace(ctime=state.btime or state.ctime), end)
             self._report(place, path, REPLACED if left and left.ino else APPEARED, when)
@@ -132,6 +135,13 @@ class Judge:
                 self._found.passengers[place] = inside.passengers
             if inside.changed:
                 self._found.places[place] = Finding(path, CHANGED, LATER, inside.changed)
+
+    def _put_there(self, place: Place, inode: Inode, state: Stat, end: tuple[int, int]) -> str:
+        """What no step has left there somebody else has put there, also where a step has written into it since: its birth tells when."""
+        if place in self._after.undone:
+            return self.when(state, end)
+        when = self.when(state._replace(ctime=state.btime or state.ctime), (self._ends.of(self._after.named.get(place, 0)), end[1]))
+        return when if when != OURS else self.when(state, end)
 
     def _absent(self, place: Place, entry: Entry, directory: int) -> None:
         """Somebody has removed what the step had left: the directory's ctime is no earlier than that."""
@@ -145,9 +155,9 @@ class Judge:
         when = self._ends.when(around.ctime, self._ends.of(self._after.named.get(place, 0)))
         self._report(place, path, REMOVED, when)
 
-    def _report(self, place: Place, path: bytes, what: str, when: str) -> None:
+    def _report(self, place: Place, path: bytes, what: str, when: str, *, between: bool = False) -> None:
         if when != OURS:
-            self._found.places[place] = Finding(path, what, DURING if below(path, COMMON_GROUND) else when)
+            self._found.places[place] = Finding(path, what, DURING if below(path, COMMON_GROUND) else when, between=between)
 
     def _path(self, entry: Entry) -> bytes:
         return os.fsencode(self._ground.path(entry))
@@ -157,6 +167,7 @@ class Judge:
     def _inode(self, inode: Inode, basic: Basic) -> None:
         fd = self._ground.inode(*inode)
         if fd < 0:
+            self._replaced(inode, basic)
             return
         try:
             state = self._reader.stat(fd, b"", AT_EMPTY_PATH)
@@ -172,6 +183,49 @@ class Judge:
                 self._found.inodes[inode] = Finding(basic.path, CHANGED, when)
         finally:
             os.close(fd)
+
+    def _replaced(self, inode: Inode, basic: Basic) -> None:
+        """A step wrote into a file, and somebody edited it by rename (`sed -i`, vim): what the step wrote is in his file now. Where steps
+        changed the name too, the place tells."""
+        fs = self._ground.file_systems.get(inode[0])
+        if not stat.S_ISREG(basic.mode) or fs is None:
+            return
+        place = self._place_at(basic.path)
+        if place is not None:
+            self._replaced_before(place, inode, basic)
+            return
+        if self._ground.has_moved_names_at(basic.path):
+            return
+        fd = self._ground.at_path(basic.path)
+        if fd < 0:  # he has removed it, and with it all that the step wrote
+            return
+        try:
+            state = self._reader.stat(fd, b"", AT_EMPTY_PATH)
+            if stat.S_ISREG(state.mode) and state.dev == fs.dev and not is_as_before(self._ground, inode, fd):
+                end = self._ends.of(self._after.touched.get(inode, 0)), 1 << 63
+                when = self.when(state._replace(ctime=state.btime or state.ctime), end)
+                during = when == OURS or below(basic.path, COMMON_GROUND)
+                theirs = inode[0], self._reader.handle(fd, b"", AT_EMPTY_PATH)
+                self._found.inodes[inode] = Finding(basic.path, REPLACED, DURING if during else when, between=theirs in self._after.met)
+        finally:
+            os.close(fd)
+
+    def _replaced_before(self, place: Place, inode: Inode, basic: Basic) -> None:
+        """A later step has changed the name as well, and found somebody else's file there: what is wanted at the place is that one."""
+        entry = self._wanted.entries[place]
+        theirs = entry.fs, self._wanted.inode(entry.fs, entry.handle)
+        own, met = self._after.touched.get(inode, 0), self._after.met.get(theirs, [])
+        if theirs == inode or not stat.S_ISREG(entry.mode) or own.bit_length() > entry.step or place in self._found.places:
+            return
+        when = self._ends.when(met[0].btime, self._ends.of(own)) if met else LATER
+        if when != OURS:
+            self._report(place, basic.path, REPLACED, when, between=True)
+            self._found.inodes[inode] = self._found.places[place]
+
+    def _place_at(self, path: bytes) -> Place | None:
+        if self._places is None:
+            self._places = {self._path(entry): place for place, entry in self._wanted.entries.items()}
+        return self._places.get(path)
 
     def _directory(self, inode: Inode, basic: Basic, fd: int, state: Stat, when: str) -> None:
         """Entries that others make or remove change its times, which stay theirs then: nothing of it is lost when the rest goes back."""

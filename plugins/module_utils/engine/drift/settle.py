@@ -34,7 +34,7 @@ from . import accounts, aside, between, merging, verdict
 from .daemons import Daemons
 from .decide import decide
 from .ends import LATER, Ends, Now, StepTimes
-from .findings import UNSEEN
+from .findings import REPLACED, UNSEEN
 from .groups import ACCOUNTS, Groups
 from .hold import Hold
 from .judge import Judge
@@ -138,6 +138,8 @@ class Settled:
                         drift.theirs_kept = _keep_theirs(ground, path, places.get(path, []), inodes.get(path, []))
                     if drift.fate == ASIDE:
                         drift.kept = _keep(ground, path, places.get(path, []), inodes.get(path, []))
+                        if drift.what == REPLACED:
+                            _take_over(ground, path, places.get(path, []), inodes.get(path, []))
                 except OSError as error:  # without a copy nothing goes over it
                     lost[path] = error.strerror or str(error)
                     drift.fate, drift.what = LEFT, "%s (no copy of it could be kept: %s)" % (drift.what, lost[path])
@@ -305,6 +307,42 @@ def _keep(ground: Ground, path: bytes, places: list[Place], inodes: list[Inode])
 def _keep_theirs(ground: Ground, path: bytes, places: list[Place], inodes: list[Inode]) -> str:
     image = between.his_version(ground, places, inodes)
     return "" if image is None else aside.keep_image(ground, image, path)
+
+
+def _take_over(ground: Ground, path: bytes, places: list[Place], inodes: list[Inode]) -> None:
+    """The file that somebody has put in the place of one that a step wrote into goes by its images from now on: what stands there, or what
+    a later step found there."""
+    wanted = ground.inodes_wanted(ground.wanted.entries.values())
+    for fs, handle in inodes:
+        if (fs, handle) in wanted or not stat.S_ISREG(ground.wanted.basics[fs, handle].mode) or _lives(ground, (fs, handle)):
+            continue
+        if places and ground.wanted.basics[fs, handle].step >= ground.wanted.entries[places[0]].step:  # born in the transaction itself
+            continue
+        now = _stands_at(ground, path, places)
+        if now and now != handle:
+            ground.alias(fs, handle, now)
+            ground.wanted.go_by(fs, handle, now)
+
+
+def _stands_at(ground: Ground, path: bytes, places: list[Place]) -> bytes:
+    """Handle of the file; empty: none."""
+    if places:
+        entry = ground.wanted.entries[places[0]]
+        return ground.wanted.inode(entry.fs, entry.handle) if stat.S_ISREG(entry.mode) else b""
+    fd = ground.at_path(path)
+    if fd < 0:
+        return b""
+    try:
+        return ground.reader.handle(fd, b"", AT_EMPTY_PATH)
+    finally:
+        os.close(fd)
+
+
+def _lives(ground: Ground, inode: Inode) -> bool:
+    fd = ground.inode(*inode)
+    if fd >= 0:
+        os.close(fd)
+    return fd >= 0
 
 
 def _keys_of(ground: Ground, paths: collections.abc.Container[bytes]) -> tuple[dict[bytes, list[Place]], dict[bytes, list[Inode]]]:

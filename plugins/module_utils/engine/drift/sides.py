@@ -63,7 +63,9 @@ def _owner(ground: Ground, inode: Inode) -> tuple[int, int, int] | None:
 def open_now(ground: Ground, places: collections.abc.Sequence[Place], inodes: collections.abc.Sequence[Inode]) -> int:
     """O_PATH fd of what is there now, to be closed; -1: nothing."""
     if not places:
-        return ground.inode(*inodes[0])
+        fd = ground.inode(*inodes[0])
+        basic = ground.wanted.basics.get(inodes[0])
+        return fd if fd >= 0 or basic is None else ground.at_path(basic.path)  # somebody has replaced it
     directory = ground.directory(places[0][0])
     if directory is None:
         return -1

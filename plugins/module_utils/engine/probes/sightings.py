@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .. import whole
 from ..errors import AcidError
 from .base import LATE_NS, Image, Probe
 
@@ -132,7 +133,7 @@ class Sightings:
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                self._blind = os.write(fd, data) != len(data)
+                whole.write(fd, data)
             finally:
                 os.close(fd)
         except OSError:

@@ -168,6 +168,15 @@ class Ground:
             self.differs(path, "not looked at: %s cannot tell any more whether it is the same" % (system.fstype.decode() if system else ""))
         return lost
 
+    def at_path(self, path: bytes) -> int:
+        """O_PATH fd of what stands at a path as the log has it, by no symlink that somebody may have put on the way; -1: nothing."""
+        try:
+            return kernel.openat2(kernel.AT_FDCWD, path, os.O_PATH | os.O_NOFOLLOW, kernel.RESOLVE_NO_SYMLINKS)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return -1
+            raise
+
     def has_moved_names_at(self, path: bytes) -> bool:
         """Whether the transaction itself has changed who stands at the path, or has made a directory above; or whether somebody else has,
         and the verdict tells so."""
