@@ -37,9 +37,11 @@ def look(ground: Ground, ends: Ends, found: Findings, only: collections.abc.Cont
     for place, met_there in ground.wanted.after.met_places.items():
         entry = ground.wanted.entries.get(place)
         path = b"" if entry is None else os.fsencode(ground.path(entry))
-        if entry is None or place in found.places or (only is not None and path not in only) or ground.in_place(entry):
+        if entry is None or place in found.places or (only is not None and path not in only):
             continue
         what, when = look.place(place, met_there)
+        if when != OURS and ground.in_place(entry):  # a step has taken his away again: nothing is left to undo, and a copy of it is kept
+            when = DURING if his_version(ground, [place], ()) is not None else OURS
         if when != OURS:
             found.places[place] = _finding(path, what, when)
 

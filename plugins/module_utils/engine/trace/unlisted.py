@@ -104,7 +104,7 @@ def _is_newer(reader: Reader, mount: Mount, theirs: t.Sequence[Mount], thread: i
 
 def _by_type(reached: Reached, dev: int) -> About:
     if os.path.exists("/sys/class/bdi/%d:%d-fuse" % (dev >> 32, dev & 0xFFFFFFFF)):  # fstatfs(2) would ask its server
-        return About(FOREIGN, "a FUSE file system that is mounted nowhere")
+        return About(FOREIGN, "FUSE file system that is mounted nowhere")
     fd = os.open(reached.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=reached.fd) if reached.name else reached.fd
     try:
         kind = kernel.file_system_type(fd)
@@ -113,4 +113,4 @@ def _by_type(reached: Reached, dev: int) -> About:
             os.close(fd)
     if kind in _OUTSIDE:
         return About(OUTSIDE, "the kernel's own")
-    return About(VALUES if kind in (_PROC, _SYSFS) else OUT_OF_REACH, "a file system (type %#x) that is mounted nowhere" % kind)
+    return About(VALUES if kind in (_PROC, _SYSFS) else OUT_OF_REACH, "file system of type %#x that is mounted nowhere" % kind)
