@@ -16,6 +16,7 @@ touched (I7).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 import traceback
@@ -25,7 +26,7 @@ from . import basis, compensations, copies, doommark, formats, kernel, net, owne
 from .afterdigest import clock_offset_ns, now_ns
 from .boot import began_ns, boot_id
 from .drift.ends import StepTimes
-from .drift.groups import PACKAGES
+from .drift.groups import DATABASES, PACKAGES, of_changed_packages
 from .drift.settle import About, Settled
 from .drift.verdict import STOP, passengers
 from .drift.verdict import load as load_verdict
@@ -34,7 +35,7 @@ from .filesystems import TRACED
 from .journal import Journal
 from .model import ASKED, DIFFERS, MOOT, TOLD, Savepoint, Summary, Transaction
 from .paths import STATE, directory_of
-from .probes.base import Circumstances, Image, Outcome, Probe
+from .probes.base import EARLY_NS, Circumstances, Image, Outcome, Probe
 from .probes.registry import Probes
 from .probes.sightings import UNDO, Sightings
 from .probes.unitpaths import is_read_by_systemd
@@ -319,6 +320,7 @@ def _undo(
     booted_within = shutdown.was_rebooted(directory_of(tx))
     rebooted = booted_within or value.boot_id != boot_id()
     rereads = bool(rebooted or at_boot or asked or any(map(is_read_by_systemd, wanted.paths())))
+    first = min((step.started_ns for step in later), default=1 << 63)
     for probe in probes.before_files():
         captured = journal.probes(tx, probe.name)
         images = [(at, image) for at, image in captured if at >= epoch]
@@ -331,7 +333,6 @@ def _undo(
                 () if clock_was_set else tuple(span for n, span in spans.items() if n in asked) or nothing,
                 left=left,
                 since=since,
-                spared=settled.paths(),
                 rebooted=rebooted,
                 booted=booted,
                 at_boot=at_boot,
@@ -339,6 +340,7 @@ def _undo(
                 attic="%s/store/%s" % (STATE, tx),
                 memory=directory_of(tx) + "/undo.held",
             )
+    about = _with_held(about, settled, 0 if clock_was_set else first)
     outcome = Outcome()
     for probe in probes.before_files():
         if probe.name in before:
@@ -348,8 +350,8 @@ def _undo(
     with settled.accounts(wanted), packagelocks.held(wanted) as taken:
         if taken:
             settled.hold_back(wanted, PACKAGES, taken[0])
-        first = min((step.started_ns for step in later), default=1 << 63)
         files = undo(store, log, wanted, epoch=epoch, held=settled.held(), spared=passengers(directory_of(tx)), since=first)
+    about = _with_held(about, settled, 0 if clock_was_set else first)  # more may have been held back since
     for probe in probes.after_files():
         if probe.name in before:
             outcome += _half(probe.after_files, before[probe.name], about[probe.name])
@@ -367,6 +369,16 @@ def _undo(
     if epoch == 0:
         _ended(tx, exact=not files.differs and not outcome.failures)
     return list(outcome.units)
+
+
+def _with_held(about: dict[str, Circumstances], settled: Settled, first: int) -> dict[str, Circumstances]:
+    """What is held back is so by every mechanism (I5). `first`: when the first step began, in nanoseconds; 0: times tell nothing."""
+    held: frozenset[bytes] = frozenset()
+    trees: tuple[bytes, ...] = ()
+    if PACKAGES in settled.held_groups():
+        held, trees = of_changed_packages(first - EARLY_NS), DATABASES
+    spared = settled.paths()
+    return {name: dataclasses.replace(one, spared=spared, held=held, held_trees=trees) for name, one in about.items()}
 
 
 def _began(tx: str) -> int:

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 from engine.drift import lines, rows
 from engine.drift.ends import DURING, LATER, OURS, Ends, Now, StepTimes
-from engine.drift.groups import parse_dpkg, parse_pacman
+from engine.drift.groups import of_changed_packages, parse_dpkg, parse_pacman
 from engine.drift.mergeable import LINES, ROWS, SUDOERS, kind_of
 from engine.records import Sealed, UndoRun
 from hypothesis import HealthCheck, given, settings
@@ -142,3 +146,20 @@ def test_a_clock_that_was_set_back_under_a_step_that_lives_on() -> None:
 def test_lists_of_packages() -> None:
     assert parse_dpkg(b"/.\n/usr\n/usr/bin/x\n") == {b"/usr", b"/usr/bin/x"}
     assert parse_pacman(b"%FILES%\nusr/\nusr/bin/x\n\n%BACKUP%\netc/y\tabc\n") == {b"/usr", b"/usr/bin/x"}
+
+
+def test_packages_that_anybody_has_changed_since(tmp_path: Path) -> None:
+    dpkg, pacman = tmp_path / "info", tmp_path / "local"
+    (pacman / "b-1-1").mkdir(parents=True)
+    dpkg.mkdir()
+    (dpkg / "old.list").write_text("/.\n/etc/old.conf\n")
+    (dpkg / "old.md5sums").write_text("/etc/no.list\n")
+    time.sleep(0.05)
+    since = time.time_ns() - 20_000_000
+    (dpkg / "a.list").write_text("/.\n/etc\n/etc/a.conf\n")
+    (pacman / "ALPM_DB_VERSION").write_text("9\n")
+    (pacman / "b-1-1" / "files").write_text("%FILES%\netc/b.conf\n\n")
+    where = {"dpkg": os.fsencode(dpkg), "pacman": os.fsencode(pacman)}
+    assert of_changed_packages(since, **where) == {b"/etc", b"/etc/a.conf", b"/etc/b.conf"}
+    assert of_changed_packages(0, **where) == {b"/etc", b"/etc/a.conf", b"/etc/b.conf", b"/etc/old.conf"}
+    assert of_changed_packages(0, dpkg=b"/none", pacman=b"/none") == frozenset()

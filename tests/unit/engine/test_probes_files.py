@@ -501,3 +501,26 @@ def test_a_number_that_another_file_has_by_now_makes_it_no_name_of_it(probe: Etc
         patch.setattr(etc, "read_tree", recycled)
         probe.after_files(before, NOW)
     assert look(place) == was
+
+
+def test_a_held_package_keeps_its_conffiles(place: Path, probe: Etc) -> None:
+    """Finding 17: somebody else's package, of which no step and so no undo log knows, came while a step asked a daemon."""
+    before = image(probe)
+    window = ((time.time_ns(), time.time_ns() + 10**10),)
+    (place / "theirs.d").mkdir()
+    (place / "theirs.d" / "theirs.conf").write_text("conffile")
+    (place / "alternatives").mkdir()
+    (place / "alternatives" / "editor").symlink_to("/usr/bin/theirs")
+    (place / "motd").write_text("changed")
+    enable(place, "daemons.service")
+    names = ("theirs.d", "theirs.d/theirs.conf", "alternatives", "systemd", "systemd/system")
+    held = frozenset(os.fsencode(place / name) for name in names)
+    about = Circumstances(windows=window, asked=window, held=held, held_trees=(os.fsencode(place / "alternatives"),))
+    outcome = probe.after_files(before, about)
+    assert (place / "theirs.d" / "theirs.conf").read_text() == "conffile"
+    assert os.readlink(place / "alternatives" / "editor") == "/usr/bin/theirs"
+    assert any("theirs.conf" in note and "held back with its package" in note for note in outcome.notes)
+    # What is not the package's is put back all the same, also in a directory that its list names.
+    assert (place / "motd").read_text() == "not ours\n"
+    assert not (place / "systemd" / "system" / "multi-user.target.wants" / "daemons.service").is_symlink()
+    assert probe.compare(before, image(probe), about) == []

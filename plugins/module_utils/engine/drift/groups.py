@@ -7,6 +7,8 @@ Where one of a group is held back, all of it is, so that nothing ends half undon
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 
 from ..trace.scope import below
@@ -18,8 +20,21 @@ from .mergeable import FAMILY
 PACKAGES, ACCOUNTS = "packages", "accounts"
 
 _DPKG_INFO, _PACMAN = b"/var/lib/dpkg/info", b"/var/lib/pacman/local"
-_DATABASES = (b"/var/lib/dpkg", b"/var/lib/pacman", b"/etc/alternatives", b"/var/lib/apt/extended_states")
+DATABASES = (b"/var/lib/dpkg", b"/var/lib/pacman", b"/etc/alternatives", b"/var/lib/apt/extended_states")
 _LARGEST = 64 << 20
+
+
+def of_changed_packages(since_ns: int, *, dpkg: bytes = _DPKG_INFO, pacman: bytes = _PACMAN) -> frozenset[bytes]:
+    """Paths of the packages that anybody has installed or changed since then (CLOCK_REALTIME, ns), by the lists that are there now. One
+    that was purged meanwhile has no list any more."""
+    found: set[bytes] = set()
+    for pattern, parse in ((dpkg + b"/*.list", parse_dpkg), (pacman + b"/*/files", parse_pacman)):
+        for path in glob.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                if os.stat(path).st_ctime_ns >= since_ns:
+                    with open(path, "rb") as file:
+                        found |= parse(file.read(_LARGEST))
+    return frozenset(found)
 
 
 class Groups:
@@ -33,7 +48,7 @@ class Groups:
         """The group of a path; empty: it stands for itself."""
         if path in FAMILY:
             return ACCOUNTS
-        if below(path, _DATABASES):
+        if below(path, DATABASES):
             return PACKAGES
         if self._files is None:
             self._files = frozenset(self._package_files())

@@ -169,6 +169,9 @@ class Settled:
         around = [basics[inode].path for inode in found.times if inode in basics]
         return frozenset([*around, *map(os.fsencode, [*found.with_them, *(drift.path for drift in found.drifts if drift.fate != ASIDE)])])
 
+    def held_groups(self) -> frozenset[str]:
+        return frozenset(drift.group for drift in self.verdict.drifts if drift.fate == LEFT and drift.group)
+
     def looks_again(self, wanted: Wanted) -> bool:
         """Whether the undo of the files will judge once more, and so needs to know what the steps left (`wanted.after`)."""
         return not self.verdict.begun and _touches_family(wanted)

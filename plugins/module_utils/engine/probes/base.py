@@ -31,6 +31,8 @@ class Circumstances:
     `asked`: the windows of those steps alone that talked to a daemon (PID 1, D-Bus, ...), in which one may have acted for them.
     `since`: when the undo began to change things, in the same unit; 0 before it did. What happened since then it did itself.
     `spared`: paths that the undo of the files has left to somebody else (drift, I5), with absolute names.
+    `held`, `held_trees`: paths, and trees, of groups that are held back (packages): also those that no step touched, so that the undo of
+    the files does not know them, such as a conffile of a package that somebody else has installed.
     `left`: the probe's own image at commit, for an undo after it: only what differs between the two images was the transaction's.
     `rebooted`: the image is from another boot than this one.
     `booted`: when this boot began, if the transaction's own reboot, a planned one, began it; else 0. What the boot did is its doing then.
@@ -44,6 +46,8 @@ class Circumstances:
     asked: tuple[tuple[int, int], ...] = ()
     since: int = 0
     spared: frozenset[bytes] = frozenset()
+    held: frozenset[bytes] = frozenset()
+    held_trees: tuple[bytes, ...] = ()
     left: Image | None = None
     rebooted: bool = False
     booted: int = 0
@@ -51,6 +55,9 @@ class Circumstances:
     rereads: bool = True
     attic: str = ""
     memory: str = ""
+
+    def is_held(self, path: bytes) -> bool:
+        return path in self.held or any(path.startswith(tree + b"/") for tree in self.held_trees)
 
     def by_a_step(self, ns: int) -> bool:
         """Whether something that happened at `ns` (CLOCK_REALTIME) can be a step's doing."""

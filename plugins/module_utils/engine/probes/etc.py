@@ -131,7 +131,8 @@ class Etc(Probe):
                 continue
             if self._somebody_elses(path, old, new, circumstances, left, path not in filled):
                 if path not in circumstances.spared:
-                    outcome += Outcome(notes=(f"{os.fsdecode(path)!r} {difference}: that was not the transaction, and is left.",))
+                    why = "it is held back with its package" if circumstances.is_held(path) else "that was not the transaction"
+                    outcome += Outcome(notes=(f"{os.fsdecode(path)!r} {difference}: {why}, and is left.",))
                 continue
             touched.add(os.path.dirname(path))
             outcome += self._converge(path, old, new, twins, circumstances)
@@ -195,6 +196,8 @@ class Etc(Probe):
         self, path: bytes, old: Entry | None, new: Entry | None, circumstances: Circumstances, left: Manifest | None, empty: bool
     ) -> bool:
         if path in circumstances.spared:
+            return True
+        if circumstances.is_held(path) and not (old is not None and new is not None and old.is_directory and new.is_directory):
             return True
         if left is not None:
             then = left.inside.get(path)

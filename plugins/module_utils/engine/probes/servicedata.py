@@ -53,7 +53,7 @@ def _inodes(top: str) -> list[Stat]:
 
 def _is_ours(path: str, top: Stat, circumstances: Circumstances) -> bool:
     spared = os.fsencode(path)
-    if any(one == spared or one.startswith(spared + b"/") for one in circumstances.spared):
+    if any(one == spared or one.startswith(spared + b"/") for one in circumstances.spared | circumstances.held):
         return False
     return bool(top.btime) and circumstances.by_a_daemon(top.btime)
 
