@@ -128,6 +128,19 @@ def test_files_of_lines_that_do_not_go_together(rig: Rig) -> None:
     assert rig.sh("cmp /etc/hosts /root/hosts.saved; rm /root/hosts.saved").out == ""
 
 
+def test_somebody_elses_package_stays_whole_with_the_held_database(rig: Rig) -> None:
+    """Finding 17: his package is in no undo log, and its conffile came so soon after a step that a daemon may have been at work for it."""
+    rig.begin(probes=["etc"])
+    rig.step("apt-get update -q; apt-get install -qy acid-cap; apt-get install -qyd acid-demo=1.0; systemctl daemon-reload", seconds=300)
+    admin(rig, "apt-get install -qy acid-demo=1.0")
+    summary = stopped(rig)
+    assert "packages" in {one.get("group") for one in summary["drift"]["left"]}
+    assert rig.sh("dpkg -s acid-demo acid-cap | grep -c '^Status: install ok installed'").out == "2\n"
+    assert rig.sh("dpkg --verify acid-demo acid-cap; dpkg --audit", good=False).out == ""
+    assert "demo.conf" in rig.run("acidctl", "show", rig.tx).out
+    assert rig.ctl("rollback", tx=rig.tx, on_drift="force").json["state"] == "ABORTED"
+
+
 def test_a_package_is_held_back_whole(rig: Rig) -> None:
     """A conffile that somebody edits holds back the database and all files of the transaction's packages; the rest goes back."""
     rig.sh("echo one > one")
