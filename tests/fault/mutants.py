@@ -236,6 +236,14 @@ MUTANTS = (
         "        return ASIDE\n",
     ),
     Mutant(
+        "I5",
+        "what a step finds is not compared with what the one before left",
+        "tests/unit/engine/test_drift_between.py",
+        "drift/judge.py",
+        "        between.look(self._ground, self._ends, self._found, only)\n",
+        "",
+    ),
+    Mutant(
         "I6",
         "a second transaction may begin",
         "tests/unit/engine/test_journal.py",

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from engine.afterdigest import AfterDigest, now_ns
 from engine.store import Store
 from engine.trace.calls import MACHINES
 from engine.trace.capture import Capture
@@ -75,7 +76,23 @@ class Traced:
         self.resolver = self.capture.resolver()
         self._caller = caller
         self.resolver.careful = caller is not None
+        self.step = 1
         self.capture.epoch(1, 1)
+        time.sleep(_TICK)
+
+    def next_step(self) -> tuple[int, int]:
+        """The step ends: when it began, as far as anybody knows, and when it ended."""
+        began, end = self.images.epoch_start, now_ns()
+        self.capture.settle()
+        AfterDigest(self.images, self.log).note(self.step, end)
+        time.sleep(_TICK)
+        self.step += 1
+        return began, end
+
+    def begins(self) -> None:
+        """The next step, after whatever others have done."""
+        time.sleep(_TICK)
+        self.capture.epoch(self.step, self.step)
         time.sleep(_TICK)
 
     def sees(self, name: str, *arguments: int | str | bytes) -> list[int | bytes]:
@@ -87,7 +104,7 @@ class Traced:
         thread = self.act(threading.get_native_id)
         self.capture.back(thread)
         note = Note(1, thread, _NUMBERS[name], _ABI.audit, tuple(numbers))
-        self.capture.handle(note, _ABI.calls[_NUMBERS[name]], 1, self.resolver)
+        self.capture.handle(note, _ABI.calls[_NUMBERS[name]], self.step, self.resolver)
         return words
 
     def act(self, what: Callable[..., int], *arguments: object) -> int:

@@ -82,15 +82,7 @@ def _copy(fd: int, folder: int, name: bytes) -> None:
     if kind == stat.S_IFLNK:
         os.symlink(os.readlink(b"", dir_fd=fd), name, dir_fd=folder)
     elif kind == stat.S_IFREG:
-        source = os.open(proc(fd), os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
-        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
-        try:
-            if not reflink(source, target):
-                copy_data(source, target, info.st_size)
-            os.fsync(target)
-        finally:
-            os.close(source)
-            os.close(target)
+        _copy_contents(fd, folder, name, info.st_size)
     else:
         os.mknod(name, info.st_mode, info.st_rdev, dir_fd=folder)
     new = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
@@ -102,3 +94,17 @@ def _copy(fd: int, folder: int, name: bytes) -> None:
         os.utime(proc(new), ns=(info.st_atime_ns, info.st_mtime_ns))
     finally:
         os.close(new)
+
+
+def _copy_contents(fd: int, folder: int, name: bytes, size: int) -> None:
+    target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        source = os.open(proc(fd), os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC)
+        try:
+            if not reflink(source, target):
+                copy_data(source, target, size)
+        finally:
+            os.close(source)
+        os.fsync(target)
+    finally:
+        os.close(target)

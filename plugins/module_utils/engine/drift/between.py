@@ -47,8 +47,9 @@ def look(ground: Ground, ends: Ends, found: Findings, only: collections.abc.Cont
 
 
 def his_version(ground: Ground, places: collections.abc.Iterable[Place], inodes: collections.abc.Iterable[Inode]) -> Content | Keep | None:
-    after = ground.wanted.after
-    theirs = [(met.fs, met.handle) for place in places for met, _left in after.met_places.get(place, ()) if met.ino]
+    after, entries, places = ground.wanted.after, ground.wanted.entries, list(places)
+    theirs = [(entries[place].fs, entries[place].handle) for place in places]
+    theirs += [(met.fs, met.handle) for place in places for met, _left in after.met_places.get(place, ()) if met.ino]
     found = [after.met_images[inode] for inode in (*reversed(theirs), *inodes) if inode in after.met_images]
     return found[0] if found else None
 

@@ -206,7 +206,10 @@ class Judge:
                 when = self.when(state._replace(ctime=state.btime or state.ctime), end)
                 during = when == OURS or below(basic.path, COMMON_GROUND)
                 theirs = inode[0], self._reader.handle(fd, b"", AT_EMPTY_PATH)
-                self._found.inodes[inode] = Finding(basic.path, REPLACED, DURING if during else when, between=theirs in self._after.met)
+                finding = Finding(basic.path, REPLACED, DURING if during else when, between=theirs in self._after.met)
+                self._found.inodes[inode] = finding
+                if theirs in self._wanted.basics:  # a later step has written into it
+                    self._found.inodes[theirs] = finding
         finally:
             os.close(fd)
 
