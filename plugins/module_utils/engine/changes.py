@@ -35,7 +35,7 @@ class Changes:
     def __init__(self, touched: Wanted, before: Timeline, after: Timeline, *, since_ns: int = 0, every: bool = False) -> None:
         self._every = every
         self._touched, self._before, self._after, self._since = touched, before, after, since_ns
-        self._fs = {number: FsKey(one.fstype, one.mount_point) for number, one in touched.file_systems.items()}
+        self._fs = {number: FsKey.of(one) for number, one in touched.file_systems.items()}
         self._origins: dict[InodeKey, tuple[bytes, PlaceKey]] = {}
         self._places: list[tuple[bytes, PlaceKey]] = []
         self._old: dict[InodeKey, bool] = {}

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from . import kernel
 from .filesystems import TRACED, FileSystem
 from .kernel import AT_EMPTY_PATH, Reader
-from .records import COPY, INLINE, Content, Keep
+from .records import COPY, INLINE, Content, FileSystemSeen, Keep
 from .restore import proc
 from .store import Store
 from .wanted import Wanted, read
@@ -30,10 +30,16 @@ LARGEST = 1 << 20
 
 
 class FsKey(NamedTuple):
-    """Names a file system in all logs of a host: its number differs from log to log, its device from boot to boot."""
+    """Names a file system in all logs of a host: its number differs from log to log, its device from boot to boot. `name`: what it says of
+    itself, else where it is mounted."""
 
     fstype: bytes
-    mount_point: bytes
+    name: bytes
+
+    @classmethod
+    def of(cls, seen: FileSystemSeen) -> FsKey:
+        own = seen.identity.own if seen.identity is not None else b""
+        return cls(seen.fstype, own or seen.mount_point)
 
 
 class InodeKey(NamedTuple):
@@ -73,8 +79,8 @@ class Source:
 
     def __init__(self, wanted: Wanted, store: Store) -> None:
         self.wanted, self.store = wanted, store
-        self._numbers = {FsKey(seen.fstype, seen.mount_point): number for number, seen in wanted.file_systems.items()}
-        self._keys = {number: key for key, number in self._numbers.items()}
+        self._keys = {number: FsKey.of(seen) for number, seen in wanted.file_systems.items()}
+        self._numbers = {key: number for number, key in self._keys.items()}
         self._directories: dict[InodeKey, list[int]] = {}
         for number, seen in wanted.directories.items():
             self._directories.setdefault(self.key(seen.fs, seen.handle), []).append(number)

@@ -77,11 +77,20 @@ class Ground:
             if fs is not None and fs.policy == TRACED:
                 self.file_systems[seen.fs] = fs
                 continue
+            if not self._has_images_of(seen.fs):  # a step came by and changed nothing there
+                continue
             what = "%s file system %s" % (seen.fstype.decode(), _NOT_MOUNTED)
             if self._went_with_its_files(seen):
                 self.outcome.moot.append("%s: %s" % (os.fsdecode(seen.mount_point), what))
             else:
                 self.differs(seen.mount_point, "the %s: what the transaction changed there is not undone" % what)
+
+    def _has_images_of(self, number: int) -> bool:
+        wanted = self.wanted
+        inodes = (wanted.basics, wanted.xattrs, wanted.flags, wanted.contents)
+        return any(wanted.directories[directory].fs == number for directory, _name in wanted.entries) or any(
+            fs == number for images in inodes for fs, _handle in t.cast("dict[Inode, object]", images)
+        )
 
     def _went_with_its_files(self, seen: FileSystemSeen) -> bool:
         """Of one in memory nothing is left, and all of one that a step has made was the transaction's."""
