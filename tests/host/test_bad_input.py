@@ -215,7 +215,7 @@ def test_a_format_of_another_engine(rig: Rig) -> None:
     rig.commit()
     left = rig.look()
     lib, other = "/usr/local/lib/acid", "/usr/local/lib/acid/feedfeedfeedfeed"
-    rig.sh(f"mv {STATE}/tx/{rig.tx}/format-1 {STATE}/tx/{rig.tx}/format-9")
+    rig.sh(f"mv {STATE}/tx/{rig.tx}/format-2 {STATE}/tx/{rig.tx}/format-9")
     try:
         for verb in ("rollback", "diff", "verify"):
             refused(rig.ctl(verb, rig.tx), "format-unknown", "format 9", "Nothing was touched")
@@ -226,13 +226,13 @@ def test_a_format_of_another_engine(rig: Rig) -> None:
         assert rig.sh(f"ls {STATE}/tx/{rig.tx}/log").out
         rig.sh(
             f"cp -a $(readlink -f {lib}/current) {other}; cd {other}; rm engine/__pycache__/formats.*; "
-            f"sed -i 's/frozenset({{1}})/frozenset({{1, 9}})/' engine/formats.py; sed -i \"s|'{lib}/[0-9a-f]*'|'{other}'|\" acidctl"
+            f"sed -i 's/frozenset({{1, 2}})/frozenset({{1, 2, 9}})/' engine/formats.py; sed -i \"s|'{lib}/[0-9a-f]*'|'{other}'|\" acidctl"
         )
         done = rig.run(f"{other}/acidctl", "rollback", "--json", rig.tx)
         assert (done.code, done.json["state"], done.json["differs"]) == (0, "ABORTED", []), done
         assert rig.changed(before) == []
     finally:
-        rig.sh(f"rm -rf {other}; mv {STATE}/tx/{rig.tx}/format-9 {STATE}/tx/{rig.tx}/format-1")
+        rig.sh(f"rm -rf {other}; mv {STATE}/tx/{rig.tx}/format-9 {STATE}/tx/{rig.tx}/format-2")
 
 
 # -- damage --------------------------------------------------------------------------------------------------
