@@ -264,3 +264,13 @@ def test_a_second_rollback_leaves_alone_what_the_first_gave_back(rig: Rig) -> No
 )
 def test_on_each_file_system(any_rig: Rig, test: Callable[[Rig], None]) -> None:
     test(any_rig)
+
+
+def test_a_step_that_is_sealed_long_before_the_undo(rig: Rig) -> None:
+    """A rehearsal looks at the last step before it rolls back."""
+    before = begun(rig, "echo step > new; echo step >> one")
+    rig.ctl("denied", tx=rig.tx, token=rig.token, seal=True)
+    admin(rig, "echo admin >> new")
+    assert drift(stopped(rig), "left") == ["new"]
+    only(before, rig.look(), {"new"})
+    forced(rig, before)

@@ -227,8 +227,9 @@ class OpenTransaction:
         """The running step ends: what it left behind goes on in the next one's epoch."""
         self.capture.settle()
         if self.step is None:
-            if self._images.seen_places:  # by processes that an earlier step had left behind
+            if len(self._images.seen_places) > self._images.noted_places:  # by processes that an earlier step had left behind
                 self._note_left(0)
+                self._images.noted_places = len(self._images.seen_places)
             return
         if self._digested != self.step.n:
             self._note_left(self.step.n)
@@ -239,6 +240,7 @@ class OpenTransaction:
         self._observations.write(self.journal, self.id)
         self.journal.seal_step(self.id, self.step.n)
         self.processes.sealed(self.step.n)
+        self._images.noted_places = len(self._images.seen_places)  # from here on others' changes there are others'
         self.step = None
 
     def _lost(self, reason: str) -> None:

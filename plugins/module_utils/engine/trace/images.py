@@ -100,6 +100,8 @@ class Images:
 
     def _forget(self) -> None:
         self.seen_places: set[Where] = set()
+        #: how many of them were noted when a step was sealed whose epoch goes on
+        self.noted_places = 0
         #: paths of files that were about to be written in place
         self.written: list[bytes] = []
         self._seen_basic: set[Key] = set()
