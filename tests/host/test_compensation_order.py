@@ -71,7 +71,7 @@ class Driver:
             handed = done.json.get("compensate")
             if not handed:
                 return done
-            assert done.json["state"] == ("ACTIVE" if to else "ABORTING") or done.json["state"] in ("UNDO_FAILED", "DOOMED")
+            assert done.json["state"] == ("REWINDING" if to else "ABORTING") or done.json["state"] in ("UNDO_FAILED", "DOOMED")
             name, fails = json.loads(handed["body"])
             assert handed["result"] in (None, json.dumps({"of": name}))
             good = self.rig.run("sh", "-c", self.tell(name, fails)).code == 0

@@ -27,12 +27,13 @@ from .scope import COMMON_GROUND
 
 def look(ground: Ground, ends: Ends, found: Findings, only: collections.abc.Container[bytes] | None) -> None:
     look = _Look(ground, ends)
+    wanted = ground.inodes_wanted(ground.wanted.entries.values())
     for inode, met in ground.wanted.after.met.items():
         basic = ground.wanted.basics.get(inode)
         if basic is None or inode in found.inodes or (only is not None and basic.path not in only):
             continue
         when = look.inode(inode, met)
-        if when != OURS and not _undone_already(ground, inode):
+        if when != OURS and not _nothing_to_undo(ground, inode, inode in wanted):
             found.inodes[inode] = _finding(basic.path, CHANGED, when)
     for place, met_there in ground.wanted.after.met_places.items():
         entry = ground.wanted.entries.get(place)
@@ -114,11 +115,11 @@ def _steps_before(after: AfterDigest) -> int:
     return (known & -known) - 1 if known else 0
 
 
-def _undone_already(ground: Ground, inode: Inode) -> bool:
-    """Whether all is as the images say: then there is nothing to undo."""
+def _nothing_to_undo(ground: Ground, inode: Inode, is_wanted: bool) -> bool:
+    """Whether all is as the images say, or it has no name any more and gets none."""
     fd = ground.inode(*inode)
     if fd < 0:
-        return False
+        return not is_wanted
     try:
         return is_as_before(ground, inode, fd)
     finally:
