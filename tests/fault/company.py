@@ -246,7 +246,11 @@ def judge(
             continue  # images are kept for what is left, and directories around it have their own times
         if state == "ABORTED" or not _named(path, said, base):
             problems.append(f"silent: {line}")
-    problems += [f"the disk in its stead: {line}" for visit in visits for line in visit.get("spoilt", ())]
+    elsewhere = [number for number, visit in enumerate(visits) if visit["kind"] == "exchange" and not visit.get("failed")]
+    if elsewhere:  # what he does after that he does on the other disk
+        visits = visits[: elsewhere[0] + 1] + [{**visit, "strict": False} for visit in visits[elsewhere[0] + 1 :]]
+    if not elsewhere or elsewhere[0] == len(visits) - 1:
+        problems += [f"the disk in its stead: {line}" for visit in visits for line in visit.get("spoilt", ())]
     for number, visit in enumerate(visits):
         again = any(set(visit["paths"]) & set(later["paths"]) for later in visits[number + 1 :])  # he has changed it once more himself
         if visit["strict"] and not visit.get("failed") and not again:
