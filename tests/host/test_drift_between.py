@@ -19,6 +19,11 @@ APPENDED = "echo step >> one"
 REPLACED = "cp one new; echo step >> new; mv new one"
 
 
+def between(rig: Rig, script: str) -> None:
+    """What is done within a tick of a step's begin may be the step's."""
+    admin(rig, script + "; sleep 0.2")
+
+
 def theirs(rig: Rig, summary: dict, path: str) -> str:
     told = [one for kind in ("left", "kept_aside") for one in summary["drift"].get(kind, ()) if one["path"].endswith(path)]
     return rig.run("cat", told[0]["theirs_kept"]).out
@@ -29,7 +34,7 @@ def theirs(rig: Rig, summary: dict, path: str) -> str:
 @pytest.mark.parametrize("he", ["echo admin >> one", "sed -i '$aadmin' one"])
 def test_a_file_that_two_steps_change(rig: Rig, first: str, second: str, he: str) -> None:
     before = begun(rig, first)
-    admin(rig, he)
+    between(rig, he)
     rig.step(second)
     summary = stopped(rig)
     assert drift(summary, "left") == ["one"]
@@ -45,7 +50,7 @@ def test_a_file_that_two_steps_change(rig: Rig, first: str, second: str, he: str
 
 def test_by_force_his_version_is_kept(rig: Rig) -> None:
     before = begun(rig, APPENDED, on_drift="force")
-    admin(rig, "echo admin >> one")
+    between(rig, "echo admin >> one")
     rig.step("echo nothing of it > one")
     summary = rig.rollback(exact=False)
     assert summary["state"] == "ABORTED"
@@ -56,7 +61,7 @@ def test_by_force_his_version_is_kept(rig: Rig) -> None:
 def test_his_mode_his_removal_and_what_he_put_there(rig: Rig) -> None:
     """What he has removed stays so: nothing of the transaction's is left there."""
     before = begun(rig, "echo step >> one; echo step >> two; rm d/three; mkdir born; echo > born/f; echo > stays")
-    admin(rig, "chmod 640 one; rm two; echo admin > d/three; echo admin >> born/f; echo admin > untouched")
+    between(rig, "chmod 640 one; rm two; echo admin > d/three; echo admin >> born/f; echo admin > untouched")
     rig.step("echo again >> one; echo again >> two; echo again > d/three; echo again > born/f; echo again >> stays; rm untouched")
     summary = stopped(rig)
     assert {"one", "d/three", "born/f"} <= set(drift(summary, "left"))
@@ -84,7 +89,7 @@ def test_users_between_two_user_tasks(rig: Rig) -> None:
     """By row, whatever the policy: his user stays, and both of the play's go."""
     before = rig.run("getent", "passwd").out
     begun(rig, "useradd -M play1", prepare="true")
-    admin(rig, "useradd -M adminuser")
+    between(rig, "useradd -M adminuser")
     rig.step("useradd -M play2")
     summary = rig.rollback(exact=False)
     assert summary["state"] == "ABORTED", summary
@@ -96,7 +101,7 @@ def test_users_between_two_user_tasks(rig: Rig) -> None:
 
 def test_lines_between_two_steps_are_merged(rig: Rig) -> None:
     begun(rig, "echo '192.0.2.1 play1' >> /etc/hosts", prepare="true", on_drift="merge")
-    admin(rig, "echo '192.0.2.2 admin' >> /etc/hosts")
+    between(rig, "echo '192.0.2.2 admin' >> /etc/hosts")
     rig.step("echo '192.0.2.3 play2' >> /etc/hosts")
     summary = rig.rollback(exact=False)
     assert summary["state"] == "ABORTED", summary

@@ -12,6 +12,7 @@ PLAY = """
     - ansible.builtin.fail: {msg: forced}
 """
 
+
 def test_files_under_a_mount_that_the_play_made(warm_hosts):
     hosts = warm_hosts
     hosts.ssh("h1", "mkdir -p /mnt/t; mount -t tmpfs -o size=2m none /mnt/t; echo old > /mnt/t/f; echo old > /mnt/t/g")

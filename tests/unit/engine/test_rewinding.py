@@ -92,8 +92,12 @@ def test_no_step_and_no_commit_before_an_undo_to_a_savepoint_has_ended(opened, m
     assert recovery.after_death(made.journal, of_this_boot(made), step_was_running=False) == recovery.RESUME
     resumed = next_agents(made, log)
     monkeypatch.setattr(resumed.processes, "join", lambda *_process: None)
-    begins, commits = lambda: begin(resumed, "late"), lambda: resumed.commit([])
-    for late in (begins, commits, lambda: resumed.savepoint("x"), lambda: resumed.wait_for_reboot(9)):
+    for late in (
+        lambda: begin(resumed, "late"),
+        lambda: resumed.commit([]),
+        lambda: resumed.savepoint("x"),
+        lambda: resumed.wait_for_reboot(9),
+    ):
         with pytest.raises(WrongState, match="on its way back"):
             late()
     cared = Situation(resumed.journal, Work())

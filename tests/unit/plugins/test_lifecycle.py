@@ -17,6 +17,12 @@ OPEN = OpenTransaction("h1", "tx-1", 7, "0" * 16, "play", "play", "root", True, 
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
+def sleeping(_self: object, _ticks: int) -> None:
+    """A child that does nothing, and ends without a word."""
+    time.sleep(60)
+    os.kill(os.getpid(), 9)
+
+
 def test_all_steps_are_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     ledger = Ledger(tmp_path)
     monkeypatch.setattr(notes, "_seen_to_begin", {})
@@ -52,7 +58,7 @@ def test_no_tick_is_written_to_a_closed_descriptor(monkeypatch: pytest.MonkeyPat
         return 1
 
     written: list[int] = []
-    monkeypatch.setattr(heartbeat.Heartbeat, "_live", lambda self, ticks: time.sleep(60) or os._exit(0))
+    monkeypatch.setattr(heartbeat.Heartbeat, "_live", sleeping)
     monkeypatch.setattr(heartbeat.os, "write", slow_write)
     with heartbeat.Heartbeat({"h1": 1}, beat=lambda hosts: None):
         time.sleep(0.2)
