@@ -16,13 +16,13 @@ from ansible_collections.acid.host.plugins.plugin_utils.ledger import STEP, Ledg
 OPEN = OpenTransaction("h1", "tx-1", 7, "0" * 16, "play", "play", "root", True, "local", "h1", 300, "warn")
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
 def sleeping(_self: object, _ticks: int) -> None:
     """A child that does nothing, and ends without a word."""
     time.sleep(60)
     os.kill(os.getpid(), 9)
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
 def test_all_steps_are_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     ledger = Ledger(tmp_path)
     monkeypatch.setattr(notes, "_seen_to_begin", {})
