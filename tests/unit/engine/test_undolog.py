@@ -12,6 +12,7 @@ import pytest
 from engine import records
 from engine.attributes import Attributes
 from engine.errors import JournalDamaged, JournalUnwritable
+from engine.identity import Identity
 from engine.records import (
     Alias,
     Basic,
@@ -45,8 +46,9 @@ FS, HANDLE, NAME, PATH = (
     st.binary(max_size=5000),
 )
 HOW = st.integers(1, 4)
+IDENTITY = st.builds(Identity, st.binary(max_size=40), st.binary(max_size=16), PATH, HANDLE, I64)
 RECORDS = st.one_of(
-    st.builds(FileSystemSeen, FS, U64, st.binary(max_size=40), PATH),
+    st.builds(FileSystemSeen, FS, U64, st.binary(max_size=40), PATH, st.none() | IDENTITY),
     st.builds(DirectorySeen, U32, FS, HANDLE, PATH),
     st.builds(EpochStarted, U32, U32),
     st.builds(Entry, U32, U32, U32, FS, HANDLE, NAME),

@@ -117,13 +117,16 @@ def _steps_before(after: AfterDigest) -> int:
 
 def _nothing_to_undo(ground: Ground, inode: Inode, is_wanted: bool) -> bool:
     """Whether all is as the images say, or it has no name any more and gets none."""
-    fd = ground.inode(*inode)
-    if fd < 0:
-        return not is_wanted
     try:
-        return is_as_before(ground, inode, fd)
-    finally:
-        os.close(fd)
+        fd = ground.inode(*inode)
+        if fd < 0:
+            return not is_wanted
+        try:
+            return is_as_before(ground, inode, fd)
+        finally:
+            os.close(fd)
+    except OSError:  # of what cannot be looked at nobody can say so
+        return False
 
 
 def _finding(path: bytes, what: str, when: str) -> Finding:

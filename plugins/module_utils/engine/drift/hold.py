@@ -97,7 +97,10 @@ class Hold:
             self._place(place)
 
     def _around(self, inode: Inode) -> None:
-        fd = self._ground.inode(*inode)
+        try:
+            fd = self._ground.inode(*inode)
+        except OSError:  # what cannot be looked at is left where it is
+            return
         if fd < 0:
             return
         try:
