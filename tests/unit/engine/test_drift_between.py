@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,6 +116,22 @@ def test_what_steps_alone_have_done_is_nobody_elses(sandbox: Path, place: Path, 
     step, times = played(sandbox, place, first, lambda _path: None, second)
     lines, settled = rolled_back(step, times)
     assert (lines, settled.verdict.drifts, step.not_as_before()) == ([], [], [])
+    step.close()
+
+
+def test_what_cannot_be_looked_at_holds_back_itself_alone(sandbox: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, times = played(sandbox, place, by_rename, append, by_rename)
+    real = between._Look.place
+
+    def place_or_error(self: Any, where: tuple[int, bytes], met: Any) -> tuple[str, str]:
+        if where[1] == b"one":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(self, where, met)
+
+    monkeypatch.setattr(between._Look, "place", place_or_error)
+    lines, _settled = rolled_back(step, times)
+    assert lines == [f"{place}/one: drift: cannot be looked at (Input/output error); left as it is"]
+    assert ((place / "one").read_bytes(), (place / "two").read_bytes()) == (b"two" * 2000, b"old")
     step.close()
 
 

@@ -20,31 +20,33 @@ from ..trace.scope import below
 from ..undoing.ground import Ground
 from ..wanted import AfterDigest, Inode, Place
 from .ends import DURING, OURS, Ends
-from .findings import APPEARED, CHANGED, REMOVED, REPLACED, Finding, Findings
+from .findings import APPEARED, CHANGED, REMOVED, REPLACED, Finding, Findings, unseen
 from .images import is_as_before
 from .scope import COMMON_GROUND
 
 
 def look(ground: Ground, ends: Ends, found: Findings, only: collections.abc.Container[bytes] | None) -> None:
-    look = _Look(ground, ends)
-    wanted = ground.inodes_wanted(ground.wanted.entries.values())
+    judge, basics, entries = _Look(ground, ends), ground.wanted.basics, ground.wanted.entries
     for inode, met in ground.wanted.after.met.items():
-        basic = ground.wanted.basics.get(inode)
-        if basic is None or inode in found.inodes or (only is not None and basic.path not in only):
+        if inode not in basics or inode in found.inodes or (only is not None and basics[inode].path not in only):
             continue
-        when = look.inode(inode, met)
-        if when != OURS and not _nothing_to_undo(ground, inode, inode in wanted):
-            found.inodes[inode] = _finding(basic.path, CHANGED, when)
+        path = basics[inode].path
+        try:
+            when = judge.inode(inode, met)
+            if when != OURS:
+                found.inodes[inode] = _finding(path, CHANGED, when)
+        except OSError as error:
+            found.inodes[inode] = unseen(path, error)
     for place, met_there in ground.wanted.after.met_places.items():
-        entry = ground.wanted.entries.get(place)
-        path = b"" if entry is None else os.fsencode(ground.path(entry))
-        if entry is None or place in found.places or (only is not None and path not in only):
+        path = os.fsencode(ground.path(entries[place])) if place in entries else b""
+        if not path or place in found.places or (only is not None and path not in only):
             continue
-        what, when = look.place(place, met_there)
-        if when != OURS and ground.in_place(entry):  # a step has taken his away again: nothing is left to undo, and a copy of it is kept
-            when = DURING if his_version(ground, [place], ()) is not None else OURS
-        if when != OURS:
-            found.places[place] = _finding(path, what, when)
+        try:
+            what, when = judge.place(place, met_there)
+            if when != OURS:
+                found.places[place] = _finding(path, what, when)
+        except OSError as error:
+            found.places[place] = unseen(path, error)
 
 
 def his_version(ground: Ground, places: collections.abc.Iterable[Place], inodes: collections.abc.Iterable[Inode]) -> Content | Keep | None:
@@ -57,16 +59,21 @@ def his_version(ground: Ground, places: collections.abc.Iterable[Place], inodes:
 
 class _Look:
     def __init__(self, ground: Ground, ends: Ends) -> None:
-        self._after, self._ends = ground.wanted.after, ends
+        self._ground, self._after, self._ends = ground, ground.wanted.after, ends
+        self._wanted = ground.inodes_wanted(ground.wanted.entries.values())
         #: of an undo to a savepoint: what the steps before it had hold of is not known, so it may be all
         self._unknown = _steps_before(ground.wanted.after) if ground.wanted.first_epoch else 0
 
     def inode(self, inode: Inode, met: list[Met]) -> str:
-        return next((when for one in met for when in [self._when(one, inode, None)] if when != OURS), OURS)
+        when = next((when for one in met for when in [self._when(one, inode, None)] if when != OURS), OURS)
+        return OURS if when != OURS and self._nothing_to_undo(inode) else when
 
     def place(self, place: Place, met: list[tuple[MetPlace, LeftPlace | None]]) -> tuple[str, str]:
         for one, left in met:
             what, when = self._place(place, one, left)
+            if when != OURS and self._ground.in_place(self._ground.wanted.entries[place]):
+                # A step has taken his away again: nothing is left to undo, and a copy of it is kept.
+                when = DURING if his_version(self._ground, [place], ()) is not None else OURS
             if when != OURS:
                 return what, when
         return CHANGED, OURS
@@ -102,6 +109,16 @@ class _Look:
         steps |= after.named.get(place, 0) if place is not None else 0
         return self._unknown | (self._before(steps, met.step) or self._before(self._ends.born_in(met.btime), met.step))
 
+    def _nothing_to_undo(self, inode: Inode) -> bool:
+        """All is as the images say, or it has no name any more and gets none."""
+        fd = self._ground.inode(*inode)
+        if fd < 0:
+            return inode not in self._wanted
+        try:
+            return is_as_before(self._ground, inode, fd)
+        finally:
+            os.close(fd)
+
     @staticmethod
     def _before(steps: int, step: int) -> int:
         return steps & ((1 << step) - 1)
@@ -113,20 +130,6 @@ def _steps_before(after: AfterDigest) -> int:
     for steps in (*after.touched.values(), *after.named.values()):
         known |= steps
     return (known & -known) - 1 if known else 0
-
-
-def _nothing_to_undo(ground: Ground, inode: Inode, is_wanted: bool) -> bool:
-    """Whether all is as the images say, or it has no name any more and gets none."""
-    try:
-        fd = ground.inode(*inode)
-        if fd < 0:
-            return not is_wanted
-        try:
-            return is_as_before(ground, inode, fd)
-        finally:
-            os.close(fd)
-    except OSError:  # of what cannot be looked at nobody can say so
-        return False
 
 
 def _finding(path: bytes, what: str, when: str) -> Finding:

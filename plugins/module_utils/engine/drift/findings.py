@@ -8,6 +8,7 @@ import dataclasses
 import typing as t
 
 from ..wanted import Inode, Place
+from .ends import LATER
 
 CHANGED, REPLACED, REMOVED, APPEARED = "changed", "replaced", "removed", "put there"
 #: an error: nobody is said to have done it
@@ -23,6 +24,11 @@ class Finding(t.NamedTuple):
     when: str
     inside: bytes = b""
     between: bool = False
+
+
+def unseen(path: bytes, error: OSError) -> Finding:
+    """Of what cannot be looked at nobody can say that it is nobody else's: it is held back, and the rest is judged."""
+    return Finding(path, "%s (%s)" % (UNSEEN, error.strerror), LATER)
 
 
 class Passenger(t.NamedTuple):

@@ -26,16 +26,11 @@ from ..wanted import Inode, Place
 from . import between
 from .born import Born
 from .ends import DURING, LATER, OURS, Ends
-from .findings import APPEARED, CHANGED, REMOVED, REPLACED, UNSEEN, Finding, Findings
+from .findings import APPEARED, CHANGED, REMOVED, REPLACED, Finding, Findings, unseen
 from .images import is_as_before
 from .scope import COMMON_GROUND
 
 _LOOKS = 5
-
-
-def _unseen(path: bytes, error: OSError) -> Finding:
-    """Of what cannot be looked at nobody can say that it is nobody else's: it is held back, and the rest is judged."""
-    return Finding(path, "%s (%s)" % (UNSEEN, error.strerror), LATER)
 
 
 class Judge:
@@ -61,13 +56,13 @@ class Judge:
                 try:
                     self._while_others_work(place, entry)
                 except OSError as error:
-                    self._found.places[place] = _unseen(self._path(entry), error)
+                    self._found.places[place] = unseen(self._path(entry), error)
         for inode, basic in self._wanted.basics.items():
             if only is None or basic.path in only:
                 try:
                     self._inode(inode, basic)
                 except OSError as error:
-                    self._found.inodes[inode] = _unseen(basic.path, error)
+                    self._found.inodes[inode] = unseen(basic.path, error)
         between.look(self._ground, self._ends, self._found, only)
         return self._found
 
