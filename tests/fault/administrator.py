@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-TOP = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / "tests" / "lab"))
+from onlab import each, hosts_of, start_play  # first: it finds the lab
 
-from acidlab import lifecycle, registry, ssh
+# isort: split
+from acidlab import ssh
 from acidlab.model import Host
 from acidlab.oracle.capture import capture
 from acidlab.oracle.compare import compare
@@ -173,22 +171,8 @@ class Trial:
 
     def _play(self) -> subprocess.Popen[str]:
         last = "    - fail: {msg: forced}\n" if self.fails else ""
-        (self._folder / "play.yml").write_text("- hosts: all\n  gather_facts: false\n  tasks:" + PLAYS[self.kind] + last)
-        found: Any = lifecycle.inventory(self._host.lab)
-        found["all"]["hosts"] = {self._host.name: found["all"]["hosts"][self._host.name]}
-        (self._folder / "inventory.json").write_text(json.dumps(found))
-        environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(TOP / ".build" / "collections"),
-            "ANSIBLE_HOME": str(self._folder / "home"),
-            "ANSIBLE_CALLBACKS_ENABLED": "acid.host.transaction",
-        }
-        argv = [str(TOP / ".build/venv/bin/ansible-playbook"), "-i", str(self._folder / "inventory.json"), str(self._folder / "play.yml")]
         self._output = self._folder / "output"
-        with open(self._output, "w", encoding="utf-8") as output:
-            return subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, text=True, cwd=self._folder, env=environment
-            )
+        return start_play(self._host, self._folder, "- hosts: all\n  gather_facts: false\n  tasks:" + PLAYS[self.kind] + last)
 
 
 def _is_time(line: str) -> bool:
@@ -222,16 +206,7 @@ def main() -> int:
                 told = {"host": host.name, "seed": trial.seed, "play": trial.kind, "fails": trial.fails, "acts": trial.acts}
                 print(json.dumps({**told, "problems": trial.problems}), flush=True)
 
-    known = registry.hosts(registry.find_lab(arguments.lab))[: arguments.hosts]
-    with tempfile.TemporaryDirectory() as base:
-        threads = []
-        for number, host in enumerate(known):
-            folder = Path(base) / host.name
-            folder.mkdir()
-            threads.append(threading.Thread(target=host_runs, args=(number, host, folder)))
-            threads[-1].start()
-        for thread in threads:
-            thread.join()
+    each(hosts_of(arguments.lab, arguments.hosts), host_runs)
     wrong = [{"seed": trial.seed, "acts": trial.acts, "problems": trial.problems} for trial in done if trial.problems]
     counts = {"seed": first, "points": len(done), "wrong": len(wrong), "seconds": round(time.monotonic() - start, 1)}
     print(json.dumps(counts))

@@ -24,16 +24,15 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-TOP = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / "tests" / "lab"))
+from onlab import each, hosts_of, start_play  # first: it finds the lab
 
-from acidlab import lifecycle, registry, ssh
+# isort: split
+from acidlab import lifecycle, ssh
 from acidlab.model import Host
 from acidlab.oracle.capture import capture
 from acidlab.oracle.compare import compare
@@ -114,24 +113,10 @@ class Trial:
         options = f"{{acid_transaction: {{confirm_timeout: {self._lease}}}}}"
         head = f"- hosts: all\n  gather_facts: false\n  vars: {options}\n  tasks:\n"
         self.fails = self._chosen.random() < 0.5
-        (self._folder / "play.yml").write_text(head + CHANGES + AFTER[self.kind].format(last="'false'" if self.fails else "'true'"))
-        found: Any = lifecycle.inventory(self._host.lab)
-        found["all"]["hosts"] = {self._host.name: found["all"]["hosts"][self._host.name]}
-        (self._folder / "inventory.json").write_text(json.dumps(found))
-        environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(TOP / ".build" / "collections"),
-            "ANSIBLE_HOME": str(self._folder / "home"),
-            "ANSIBLE_CALLBACKS_ENABLED": "acid.host.transaction",
-        }
-        if self.kind == "locked":
-            environment["ANSIBLE_SSH_ARGS"] = "-o ControlMaster=no -o ControlPath=none"
-        argv = [str(TOP / ".build/venv/bin/ansible-playbook"), "-i", str(self._folder / "inventory.json"), str(self._folder / "play.yml")]
+        play = head + CHANGES + AFTER[self.kind].format(last="'false'" if self.fails else "'true'")
+        environment = {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none"} if self.kind == "locked" else {}
         self._output = self._folder / "output"
-        with open(self._output, "w", encoding="utf-8") as output:
-            return subprocess.Popen(
-                argv, stdout=output, stderr=subprocess.STDOUT, text=True, cwd=self._folder, env=environment, start_new_session=True
-            )
+        return start_play(self._host, self._folder, play, **environment)
 
     def _until_held(self, controller: subprocess.Popen[str]) -> None:
         end = time.monotonic() + 120
@@ -243,7 +228,7 @@ def main() -> int:
     arguments = parser.parse_args()
     first = arguments.seed or random.SystemRandom().randrange(1, 1 << 30)
     kinds = arguments.kinds.split(",")
-    known = registry.hosts(registry.find_lab(arguments.lab))[: arguments.hosts]
+    known = hosts_of(arguments.lab, arguments.hosts)
     if arguments.healthy:
         return healthy(known, arguments.healthy, first, min(arguments.lease, 2))
     done: list[Trial] = []
@@ -264,15 +249,7 @@ def main() -> int:
                 told = {"host": host.name, "kind": trial.kind, "seed": trial.seed, "late": trial.late, "problems": trial.problems}
                 print(json.dumps(told), flush=True)
 
-    with tempfile.TemporaryDirectory() as base:
-        threads = []
-        for number, host in enumerate(known):
-            folder = Path(base) / host.name
-            folder.mkdir()
-            threads.append(threading.Thread(target=host_runs, args=(number, host, folder)))
-            threads[-1].start()
-        for thread in threads:
-            thread.join()
+    each(known, host_runs)
     bad = [trial for trial in done if trial.problems]
     late = [trial.late for trial in done if trial.late is not None]
     counts = {"seed": first, "points": len(done), "wrong": len(bad), "latest": max(late, default=None)}
